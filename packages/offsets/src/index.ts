@@ -1,0 +1,25 @@
+export {
+  alignDown,
+  alignUp,
+  clampLength,
+  divideDown,
+  divideUp,
+  isAligned,
+  isPowerOfTwo,
+  isSafeSize,
+  log2,
+  MAX_LENGTH,
+  remainder,
+} from "./arithmetic.ts";
+export {
+  readU16,
+  readU32,
+  readU32LE,
+  readU64,
+  readU64LE,
+  writeU16,
+  writeU32,
+  writeU32LE,
+  writeU64,
+  writeU64LE,
+} from "./fields.ts";
