@@ -4,13 +4,4 @@ declare function clearTimeout(timer: unknown): void;
 declare const performance: { now(): number };
 declare const crypto: { getRandomValues(bytes: Uint8Array): Uint8Array };
 declare const navigator: { readonly hardwareConcurrency?: number } | undefined;
-interface MessagePort {
-  onmessage: (() => void) | null;
-  postMessage(message: unknown): void;
-  close(): void;
-  ref?(): void;
-  unref?(): void;
-}
-declare var MessageChannel: {
-  new (): { readonly port1: MessagePort; readonly port2: MessagePort };
-};
+declare var MessageChannel: { new (): object };
