@@ -1,36 +1,25 @@
-/** Fails when a package depends on a package that is not on a lower floor. */
-import { readdirSync, readFileSync } from "node:fs";
+/** Fails when a member depends on one that is not on a lower floor, or has no floor or licence. */
+import { workspaceMembers } from "./manifests.ts";
 
-interface Manifest {
-  readonly name: string;
-  readonly floor: number;
-  readonly dependencies?: Readonly<Record<string, string>>;
-  readonly devDependencies?: Readonly<Record<string, string>>;
-  readonly peerDependencies?: Readonly<Record<string, string>>;
-  readonly optionalDependencies?: Readonly<Record<string, string>>;
-}
-
-const folders = ["packages", "apps"].flatMap((folder) =>
-  readdirSync(folder).map((name) => `${folder}/${name}`),
-);
-const manifests = [...folders, "docs", "bench"].map(
-  (folder) => JSON.parse(readFileSync(`${folder}/package.json`, "utf8")) as Manifest,
-);
-for (const { name, floor } of manifests) {
-  if (!Number.isInteger(floor)) throw new Error(`${name} has no floor`);
-}
+const manifests = workspaceMembers().map(({ manifest }) => manifest);
 const floors = new Map(manifests.map(({ name, floor }) => [name, floor]));
-const faults = manifests.flatMap(({ name, floor, ...m }) =>
-  Object.keys({
-    ...m.dependencies,
-    ...m.devDependencies,
-    ...m.peerDependencies,
-    ...m.optionalDependencies,
-  })
-    .filter((dependency) => (floors.get(dependency) ?? -1) >= floor)
-    .map(
-      (dependency) => `${name} (floor ${floor}) -> ${dependency} (floor ${floors.get(dependency)})`,
-    ),
-);
-for (const fault of faults) console.error(`imports upward: ${fault}`);
+const faults: string[] = [];
+for (const { name, floor, license, ...manifest } of manifests) {
+  if (!Number.isInteger(floor)) faults.push(`${name} has no floor`);
+  if (license !== "MIT") faults.push(`${name} has no MIT licence in its manifest`);
+  const dependencies = Object.keys({
+    ...manifest.dependencies,
+    ...manifest.devDependencies,
+    ...manifest.peerDependencies,
+    ...manifest.optionalDependencies,
+  });
+  for (const dependency of dependencies) {
+    const below = floors.get(dependency) ?? -1;
+    if (below >= floor) {
+      faults.push(`imports upward: ${name} (floor ${floor}) -> ${dependency} (floor ${below})`);
+    }
+  }
+}
+for (const fault of faults) console.error(fault);
+console.log(`floors: ${manifests.length} members, ${faults.length} faults`);
 process.exitCode = faults.length > 0 ? 1 : 0;
