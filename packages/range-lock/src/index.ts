@@ -1,1 +1,2 @@
-export {};
+export { type AcquireOptions, RangeLock, type WaitOptions } from "./range-lock.ts";
+export type { RangeHold, RangeMode } from "./range-request.ts";
