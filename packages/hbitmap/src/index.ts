@@ -1,1 +1,2 @@
-export {};
+export { type DirtyArea, HBitmap, type RunStatus } from "./hbitmap.ts";
+export { HBitmapIterator } from "./hbitmap-iterator.ts";

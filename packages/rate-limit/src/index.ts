@@ -1,1 +1,1 @@
-export {};
+export { SliceLimiter } from "./slice-limiter.ts";
