@@ -1,1 +1,3 @@
-export {};
+export type { FailureRule, MemoryOperation } from "./failure-rules.ts";
+export { type MemoryOptions, memory } from "./memory.ts";
+export { MemoryDriver, type MemoryDriverOptions } from "./memory-driver.ts";
