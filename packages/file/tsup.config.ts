@@ -1,3 +1,4 @@
 import { base } from "../../tsup.config.base.ts";
 
-export default base;
+// Optional dependencies are not left out by themselves, and this one brings a binary.
+export default { ...base, external: ["koffi"] };

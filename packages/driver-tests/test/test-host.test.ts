@@ -304,6 +304,22 @@ describe("a gate", () => {
     expect(below.bytes[0]).toBe(expected);
   });
 
+  it("waits for a driver that asks no child as long as it takes", async () => {
+    const { gate } = testChild(disk());
+    let isDone = false;
+    let answer: () => void = () => undefined;
+    const work = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    const released = gate.releaseUntil(work, releaseOrders.first).then(() => {
+      isDone = true;
+    });
+    for (let turn = 0; turn < 1100; turn += 1) await settleTurn();
+    expect(isDone).toBe(false);
+    answer();
+    await released;
+  });
+
   it("notices that somebody waits for nothing", async () => {
     const { gate } = testChild(disk());
     await testChild(disk(), { gate }).flush();
