@@ -1,0 +1,125 @@
+import { ALL_PERMISSIONS } from "@blocklayer/driver";
+import type { BlockNode } from "./block-node.ts";
+import { drainAll, parentsFirst } from "./drain.ts";
+import type { Edge } from "./edge.ts";
+import type { GraphCore } from "./graph-core.ts";
+import { planPermissions } from "./permission-update.ts";
+import { switchOver } from "./switch-over.ts";
+
+/*
+ * Handing images over to another process, and taking them back. An inactive node stays open and is not written.
+ * spec/graph.md section 9.
+ */
+
+/**
+ * Lets every node write back what it has and stop writing. Backends give their permissions up for the time;
+ * other parents have to have done so.
+ *
+ * @throws BlockError `EPERM` somebody still needs to write; everything is active then, as before
+ */
+export function inactivateNodes(core: GraphCore): Promise<void> {
+  return alone(core, async () => {
+    const nodes = parentsFirst(core.nodes.values()).filter(({ active }) => active);
+    const change = flip(nodes, false);
+    tryOut(change);
+    const done: BlockNode[] = [];
+    try {
+      for (const node of nodes) {
+        await node.io.flush();
+        done.push(node);
+        await node.driver.inactivate?.();
+      }
+      await switchOver(core, change);
+    } catch (error) {
+      for (const node of done.toReversed()) await node.driver.activate?.();
+      throw error;
+    }
+    for (const edge of rootEdges(nodes)) edge.parent.inactivate?.(edge);
+  });
+}
+
+/**
+ * Takes every node back, children first, and lets its driver forget what it knew.
+ *
+ * @throws BlockError `EPERM` permissions conflict; whatever a driver reports. The nodes are inactive then
+ */
+export function activateNodes(core: GraphCore): Promise<void> {
+  return alone(core, async () => {
+    const nodes = parentsFirst(core.nodes.values()).filter(({ active }) => !active);
+    await switchOver(core, flip(nodes, true));
+    try {
+      for (const node of nodes.toReversed()) {
+        await node.driver.activate?.();
+        node.refresh();
+      }
+    } catch (error) {
+      await switchOver(core, { ...flip(nodes, false), isLoosening: true });
+      throw error;
+    }
+    for (const edge of rootEdges(nodes)) edge.parent.activate?.(edge);
+  });
+}
+
+async function alone(core: GraphCore, work: () => Promise<void>): Promise<void> {
+  const waiting = core.surgery.lock();
+  if (waiting !== undefined) await waiting;
+  try {
+    const drained = await drainAll(core);
+    try {
+      await work();
+    } finally {
+      drained.end();
+    }
+  } finally {
+    core.surgery.unlock();
+  }
+}
+
+interface Flip {
+  apply(): readonly BlockNode[];
+  undo(): void;
+}
+
+function flip(nodes: readonly BlockNode[], active: boolean): Flip {
+  const edges = rootEdges(nodes);
+  return {
+    apply: () => {
+      for (const node of nodes) node.active = active;
+      for (const edge of edges)
+        if (active) takeBack(edge);
+        else giveUp(edge);
+      return nodes;
+    },
+    undo: () => {
+      for (const node of nodes) node.active = !active;
+      for (const edge of edges)
+        if (active) giveUp(edge);
+        else takeBack(edge);
+    },
+  };
+}
+
+/** Says beforehand whether permissions would allow it, so that nothing is written back in vain. */
+function tryOut(change: Flip): void {
+  try {
+    planPermissions(change.apply()).undo();
+  } finally {
+    change.undo();
+  }
+}
+
+function rootEdges(nodes: readonly BlockNode[]): Edge[] {
+  return nodes.flatMap((node) => [...node.parents].filter(({ parent }) => parent.kind !== "node"));
+}
+
+function giveUp(edge: Edge): void {
+  if (edge.parent.kind !== "backend" && edge.parent.inactivate === undefined) return;
+  edge.givenUp = { perm: edge.perm, shared: edge.shared };
+  Object.assign(edge, { perm: 0, shared: ALL_PERMISSIONS });
+}
+
+function takeBack(edge: Edge): void {
+  if (edge.givenUp === undefined) return;
+  Object.assign(edge, edge.givenUp);
+  edge.givenUp = undefined;
+}
