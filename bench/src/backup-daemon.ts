@@ -18,7 +18,7 @@ const [disk = "", target = "", socket = ""] = process.argv.slice(2);
 const env = realEnv();
 const graph = new Graph({ env, drivers: [file, raw, copyBeforeWrite()] });
 const jobs = new JobManager({ env });
-const backups = new Backups({ env, graph, jobs, bitmaps: new BitmapManager(graph) });
+const backups = new Backups({ graph, jobs, bitmaps: new BitmapManager(graph) });
 const source = await graph.open({
   driver: "raw",
   "node-name": "disk",
@@ -55,3 +55,4 @@ for await (const line of createInterface({ input: process.stdin })) {
 await listener.close();
 await server.stop();
 await graph.close();
+process.stdin.destroy();

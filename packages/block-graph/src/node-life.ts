@@ -48,7 +48,9 @@ async function closeNode(node: BlockNode): Promise<unknown[]> {
   const drained = beginDrain(node);
   await attempt(() => untilQuiet(core, () => [node]));
   for (const extension of core.extensions) await attempt(() => extension.nodeClosing?.(node));
-  await attempt(() => node.io.flush());
+  // A filter that was dropped shows nothing any more: what passed through it is its former child's to flush.
+  const isDropped = node.definition.isFilter && node.filterChild === undefined;
+  if (!isDropped) await attempt(() => node.io.flush());
   await attempt(() => untilQuiet(core, () => [node]));
   await attempt(() => node.driver.close());
   // Nobody may tell the driver anything from here on.

@@ -1,3 +1,4 @@
+import type { BlockDriver } from "@blocklayer/driver";
 import {
   PassThroughFilter,
   passThrough,
@@ -8,6 +9,7 @@ import {
   TestHost,
   testDriver,
 } from "@blocklayer/driver-tests";
+import { object } from "@blocklayer/schema";
 import { describe, expect, it } from "vitest";
 
 const SIZE = 64 * 1024;
@@ -38,6 +40,28 @@ testDriver({
   open: () =>
     TestHost.open(scriptedDefinition({ completion: "later-turn" }), { options: { size: SIZE } }),
   capabilities: { writeVector: false },
+});
+
+testDriver({
+  name: "a disk that only reads",
+  describe,
+  it,
+  open: () =>
+    TestHost.open({
+      ...reference,
+      schema: object({}),
+      open: () =>
+        Promise.resolve(
+          Object.assign(new ReferenceDisk({ size: SIZE }), {
+            zeroes: "none" as const,
+            pwrite: undefined,
+            pwriteZeroes: undefined,
+            pdiscard: undefined,
+            truncate: undefined,
+          }) as unknown as BlockDriver,
+        ),
+    }),
+  capabilities: { write: false },
 });
 
 testDriver({

@@ -17,6 +17,11 @@ export interface RequestReaderOptions {
   readonly volatile?: boolean;
   /** Makes the buffers that payloads are gathered in. Default `new Uint8Array(length)`. */
   readonly allocate?: Allocate;
+  /**
+   * Asked once the header of a request with a payload is there, before memory is taken. After `false`, `next`
+   * returns `undefined` with the payload unread, and each later call of `next` asks again. Default: always `true`.
+   */
+  readonly admit?: (payloadLength: number) => boolean;
 }
 
 /** A request as it was received. The object is used again: it is valid until the next call of `next`. */
@@ -37,6 +42,7 @@ type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };
 const STAGE_HEADER = 0;
 const STAGE_PAYLOAD = 1;
 const STAGE_SKIP = 2;
+const STAGE_ADMISSION = 3;
 
 /**
  * Reads the requests of the transmission phase from chunks of any size, for a server.
@@ -63,6 +69,7 @@ export class RequestReader {
   readonly #maxPayload: number;
   readonly #volatile: boolean;
   readonly #allocate: Allocate;
+  readonly #admit: ((payloadLength: number) => boolean) | undefined;
   readonly #request: Mutable<NbdRequest> = {
     flags: 0,
     type: 0,
@@ -83,6 +90,7 @@ export class RequestReader {
     this.#maxPayload = options.maxPayload ?? NBD_LIMITS.payload;
     this.#volatile = options.volatile ?? false;
     this.#allocate = options.allocate ?? allocateBytes;
+    this.#admit = options.admit;
   }
 
   /** Adds a chunk. The one before must have been read until `next` returned `undefined`. */
@@ -91,7 +99,7 @@ export class RequestReader {
   }
 
   /**
-   * Returns the next whole request, `undefined` when more bytes are needed.
+   * Returns the next whole request, `undefined` when more bytes are needed or its payload was not admitted.
    *
    * @throws BlockError `EPROTO` a wrong magic number, or a payload that is missing its flag or longer than the
    *   limit; `context` names field, value and limit, and the cookie where one was read
@@ -101,6 +109,10 @@ export class RequestReader {
     if (this.#stage === STAGE_HEADER) {
       if (!this.#input.takeHeader(this.#size)) return undefined;
       this.#readHeader();
+    }
+    if (this.#stage === STAGE_ADMISSION) {
+      if (this.#admit?.(this.#payloadLength) === false) return undefined;
+      this.#stage = STAGE_PAYLOAD;
     }
     const request = this.#request;
     if (this.#stage === STAGE_PAYLOAD) {
@@ -155,7 +167,7 @@ export class RequestReader {
     if (isFilter ? length > FILTER_MAX : type !== NbdCommand.WRITE) request.fault = NbdErrno.EINVAL;
     this.#payloadLength = length;
     if (request.fault === NbdErrno.SUCCESS) {
-      this.#stage = STAGE_PAYLOAD;
+      this.#stage = this.#admit === undefined ? STAGE_PAYLOAD : STAGE_ADMISSION;
     } else {
       this.#stage = STAGE_SKIP;
       this.#input.skip(length);
