@@ -154,27 +154,25 @@ class BackupStart {
 
   /** Puts the filter above the source, freezes the bitmap and fixes the point in time, in one turn. */
   step(): GraphStep {
-    const { source } = this.#request;
+    const { graph } = this.#given;
     const filterNode = this.#node;
-    const insert = this.#given.graph.replaceNode(source, filterNode);
     return {
       name: "start backup",
-      touches: insert.touches,
-      prepare: () => insert.prepare(),
+      touches: [this.#request.source, filterNode],
+      prepare: () => undefined,
       apply: () => {
         this.#bitmap.check();
-        return insert.apply?.();
+        // Another step of the change may have put its filter above the source: then this one goes above that.
+        const below = filterNode.filterChild?.node ?? this.#request.source;
+        return graph.replaceNode(below, filterNode).apply?.();
       },
       commit: () => {
-        insert.commit?.();
         this.#isInserted = true;
         this.#bitmap.freeze();
         const { sync } = this.#request.options;
         const initial = sync === "bitmap" || sync === "incremental" ? this.#bitmap.map : undefined;
         this.#filter.begin(initial === undefined ? {} : { initial });
       },
-      abort: () => insert.abort?.(),
-      clean: () => insert.clean?.(),
     };
   }
 

@@ -276,6 +276,32 @@ describe("several disks", () => {
     expect(fixture.bitmap("since").count).toBe(CLUSTER);
   });
 
+  it("may be the same disk, to several targets, in one instant or one after the other", async () => {
+    const { fixture, env, target, before } = await backupFixture();
+    const copy = await fixture.disk("target2", 4 * CLUSTER);
+    const late = await fixture.disk("target3", 4 * CLUSTER);
+    const guest = await fixture.guest("disk");
+    const slow = { sync: "full", speed: 1, "x-perf": { "max-chunk": CLUSTER } } as const;
+    const jobs = await fixture.backups.startAll([
+      { "job-id": "a", device: "disk", target: "target", ...slow },
+      { "job-id": "b", device: "disk", target: "target2", ...slow },
+    ]);
+    await guest.write(CLUSTER, ones(CLUSTER));
+    const starting = fixture.start({ "job-id": "c", target: "target3", ...slow });
+    await env.clock.advance(1);
+    jobs.push(await starting);
+    const later = before.slice();
+    later.set(ones(CLUSTER), CLUSTER);
+    await guest.write(0, ones(CLUSTER));
+    for (const { job } of jobs) job.setSpeed(0);
+    await env.clock.advance(5);
+    await Promise.all(jobs.map((job) => job.completed()));
+    expect(target.bytes).toEqual(before);
+    expect(copy.bytes).toEqual(before);
+    expect(late.bytes).toEqual(later);
+    expect(fixture.graph.nodes().length).toBe(4);
+  });
+
   it("are not started at all when one is refused", async () => {
     const { fixture } = await backupFixture();
     await fixture.disk("disk2", CLUSTER);
