@@ -1,9 +1,8 @@
-import { type CopyBeforeWriteDriver, isCopyBeforeWrite } from "@blocklayer/backup-top";
+import { asCopyBeforeWrite, type CopyBeforeWriteDriver } from "@blocklayer/backup-top";
 import type { BlockNode, DrainHold, Graph, GraphStep } from "@blocklayer/block-graph";
 import { type BlockJob, BlockJobs } from "@blocklayer/block-job";
 import type { BitmapManager } from "@blocklayer/dirty-bitmap";
 import { ALL_PERMISSIONS } from "@blocklayer/driver";
-import { assert } from "@blocklayer/errors";
 import type { JobManager, JobTransaction, TransactionStep } from "@blocklayer/jobs";
 import { BackupDriver } from "./backup-driver.ts";
 import { BackupJob } from "./backup-job.ts";
@@ -216,8 +215,6 @@ class BackupStart {
   }
 
   get #filter(): CopyBeforeWriteDriver {
-    const { driver } = this.#node;
-    assert(isCopyBeforeWrite(driver), "the driver registered as copy-before-write is another one");
-    return driver;
+    return asCopyBeforeWrite(this.#node);
   }
 }

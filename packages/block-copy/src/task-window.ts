@@ -1,0 +1,35 @@
+/** Tasks at once before anything is known of the disks. */
+const START = 4;
+/** So that one reads while another writes. */
+const LEAST = 2;
+/** Milliseconds that a background task may take, and a guest's copy may have to wait behind it. */
+const PATIENCE_MS = 200;
+
+/**
+ * Learns how many background tasks may run at once, because a guest's write waits behind all that is queued in a
+ * disk: as many as the caller allows while each is done soon, fewer when they wait for one another.
+ *
+ * A slow disk copies as much by few tasks as by many. Over a distant connection more tasks copy more, and take no
+ * longer, so there may be more.
+ *
+ * Differs: the reference always runs as many as it may.
+ */
+export class TaskWindow {
+  #size = START;
+
+  /** Tasks that may run at once. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /**
+   * @param tookMs - milliseconds of a task that ended
+   * @param most - tasks that the caller allows
+   */
+  learn(tookMs: number, most: number): void {
+    this.#size =
+      tookMs > PATIENCE_MS
+        ? Math.max(LEAST, this.#size - 1)
+        : Math.min(this.#size + 1, Math.max(START, most));
+  }
+}
