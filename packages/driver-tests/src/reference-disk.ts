@@ -13,7 +13,7 @@ import {
   type TruncateOptions,
 } from "@blocklayer/driver";
 import { assert, BlockError } from "@blocklayer/errors";
-import { isAligned } from "@blocklayer/offsets";
+import { alignUp, isAligned } from "@blocklayer/offsets";
 import { object, optional, type Schema, size } from "@blocklayer/schema";
 
 export interface ReferenceDiskOptions {
@@ -58,7 +58,9 @@ export class ReferenceDisk implements BlockDriver {
 
   pread(offset: number, buffer: Uint8Array): Promise<void> {
     return this.#within("pread", offset, buffer.length, this.limits.maxTransfer, () => {
-      buffer.set(this.bytes.subarray(offset, offset + buffer.length));
+      const inside = this.bytes.subarray(offset, offset + buffer.length);
+      buffer.set(inside);
+      buffer.fill(0, inside.length);
     });
   }
 
@@ -142,6 +144,8 @@ export class ReferenceDisk implements BlockDriver {
     assert(lengthMax === 0 || length <= lengthMax, `${what} is longer than ${lengthMax}`);
     const end = offset + length;
     if (end <= this.size) return;
+    // The last block of a disk that is not a multiple of its alignment can only be read whole.
+    if (operation === "pread" && end <= alignUp(this.size, requestAlignment)) return;
     assert(operation !== "pread" && operation !== "pdiscard", `${what} goes beyond ${this.size}`);
     if (!this.#growing) {
       throw new BlockError("ENOSPC", `${what} goes beyond ${this.size}`, {

@@ -215,6 +215,10 @@ export class TestChild implements BlockChild {
     return this.driver.allocatedSize?.() ?? Promise.resolve(undefined);
   }
 
+  freeSpace(): Promise<number | undefined> {
+    return this.driver.freeSpace?.() ?? Promise.resolve(undefined);
+  }
+
   /** Lets nothing more through. The driver below is closed by whoever opened it. */
   detach(): void {
     this.#closed = true;

@@ -1,6 +1,7 @@
 import {
   type BlockChild,
   type BlockDriver,
+  type ChildOptionState,
   type DriverDefinition,
   type FreezeHold,
   type GenericNodeOptions,
@@ -24,7 +25,7 @@ export interface ChildDefinition {
   readonly definition: AnyDefinition;
   /** Before parsing. */
   readonly options?: unknown;
-  readonly children?: Readonly<Record<string, ChildSource>>;
+  readonly children?: Readonly<Record<string, ChildSource | null>>;
 }
 
 /** What a child is made of: an open driver, or what opens one. */
@@ -33,8 +34,8 @@ export type ChildSource = BlockDriver | ChildDefinition;
 export interface TestHostOptions {
   /** Default `"test"`. */
   readonly nodeName?: string;
-  /** What `openChild` finds, by the name of the edge. */
-  readonly children?: Readonly<Record<string, ChildSource>>;
+  /** What `openChild` finds, by the name of the edge; `null` for explicitly none. */
+  readonly children?: Readonly<Record<string, ChildSource | null>>;
   /** Nodes that `attachChild` finds, by node name. */
   readonly nodes?: Readonly<Record<string, BlockDriver>>;
   readonly generic?: Partial<GenericNodeOptions>;
@@ -159,8 +160,10 @@ export class TestHost implements NodeHost, AsyncDisposable {
     return child.driver;
   }
 
-  hasChildOption(name: string): boolean {
-    return this.#settings.children?.[name] !== undefined;
+  childOption(name: string): ChildOptionState {
+    const source = this.#settings.children?.[name];
+    if (source === undefined) return "absent";
+    return source === null ? "null" : "given";
   }
 
   async openChild(name: string, role: RoleMask, options?: unknown): Promise<BlockChild> {
@@ -168,7 +171,7 @@ export class TestHost implements NodeHost, AsyncDisposable {
       options === undefined
         ? this.#settings.children?.[name]
         : this.#settings.openOptions?.(name, options);
-    if (source === undefined) {
+    if (source === undefined || source === null) {
       throw new BlockError("EINVAL", `A block device must be specified for "${name}"`, {
         node: this.nodeName,
         child: name,

@@ -71,6 +71,18 @@ describe("a host", () => {
     await expect(host.openChild("other", file)).rejects.toMatchObject({ code: "EINVAL" });
   });
 
+  it("tells a child that is none from one that is not mentioned", async () => {
+    const host = new TestHost({
+      children: { file: new ReferenceDisk({ size: 8 }), backing: null },
+    });
+    const states = ["file", "backing", "x"].map((name) => host.childOption(name));
+    expect(states).toEqual(["given", "null", "absent"]);
+    await expect(host.openChild("backing", Role.cow)).rejects.toMatchObject({
+      code: "EINVAL",
+      message: 'A block device must be specified for "backing"',
+    });
+  });
+
   it("attaches and detaches nodes by name", async () => {
     const host = new TestHost({ nodes: { base: new ReferenceDisk({ size: 8 }) } });
     expect((await host.attachChild("backing", Role.cow, "base")).nodeName).toBe("base");

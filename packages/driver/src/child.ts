@@ -84,4 +84,6 @@ export interface BlockChild {
   check(options?: CheckOptions): Promise<CheckResult>;
   /** Bytes that the child occupies in its storage, `undefined` where unknown. */
   allocatedSize(): Promise<number | undefined>;
+  /** Bytes by which the child's storage may still grow, `undefined` where unknown. */
+  freeSpace(): Promise<number | undefined>;
 }

@@ -44,14 +44,16 @@ export interface PreparedReopen {
  *
  * The graph calls with valid requests only: offsets and lengths are safe, lie inside the node, are aligned to
  * `limits`, not longer than they allow, and not zero; nothing is called before `open` resolved or after
- * `close`. Requests may overlap in time and in range unless the graph was told to serialise them. A
+ * `close`. Where `size` is not a multiple of the alignment, reads, writes and status queries of the last block go
+ * beyond the end: there zeroes are read, and a write makes the node longer. Other writes beyond the end come only
+ * from parents that may resize. Requests may overlap in time and in range unless the graph was told to serialise them. A
  * method that finished within the call returns `completed`. Methods reject, they do not throw.
  *
  * @see DESIGN.md section 4
  */
 export interface BlockDriver extends AsyncDisposable {
   readonly driverName: string;
-  /** Bytes. The graph reads it after open, truncate and `NodeHost.resized`. */
+  /** Bytes. The graph reads it after open, truncate, a write beyond the end, and `NodeHost.resized`. */
   readonly size: number;
   /** Read after open, after a reopen and whenever children change. */
   readonly limits?: Partial<BlockLimits>;
@@ -97,6 +99,8 @@ export interface BlockDriver extends AsyncDisposable {
   ): Promise<void>;
   getInfo?(): Promise<ImageInfo>;
   allocatedSize?(): Promise<number | undefined>;
+  /** Bytes by which the storage below may still grow, `undefined` where that is not known. */
+  freeSpace?(): Promise<number | undefined>;
   check?(options?: CheckOptions): Promise<CheckResult>;
   amend?(options: unknown, progress?: AmendProgress): Promise<void>;
   readonly snapshots?: SnapshotStore;

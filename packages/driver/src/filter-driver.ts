@@ -100,6 +100,10 @@ export abstract class FilterDriver implements BlockDriver {
     return this.child.allocatedSize();
   }
 
+  freeSpace(): Promise<number | undefined> {
+    return this.child.freeSpace();
+  }
+
   check(options?: CheckOptions): Promise<CheckResult> {
     return this.child.check(options);
   }

@@ -38,6 +38,12 @@ export interface ImageReferencePolicy {
   ): Promise<Readonly<Record<string, unknown>>>;
 }
 
+/**
+ * What a node's options say of a child: `"given"`, `"null"` for explicitly none (`backing: null` ignores the backing
+ * file that an image names), or nothing at all.
+ */
+export type ChildOptionState = "given" | "null" | "absent";
+
 /** Holds links of a chain so that nobody re-points them; disposing releases them. */
 export interface FreezeHold extends Disposable {
   release(): void;
@@ -64,11 +70,11 @@ export interface NodeHost {
    * and attaches it.
    *
    * @param options - overrides what the node's options say of the child
-   * @throws BlockError `EINVAL` the child is required and not given; whatever opening it reports
+   * @throws BlockError `EINVAL` neither the node's options nor `options` give the child; whatever opening it reports
    */
   openChild(name: string, role: RoleMask, options?: unknown): Promise<BlockChild>;
-  /** Whether the node's options name a child `name` that is not `null`. */
-  hasChildOption(name: string): boolean;
+  /** What the options that the node was opened with say of the child `name`. */
+  childOption(name: string): ChildOptionState;
   /** Attaches an existing node as a child: a graph change, takes the graph's mutex. Not within `open`'s own requests. */
   attachChild(name: string, role: RoleMask, nodeName: string): Promise<BlockChild>;
   detachChild(name: string): Promise<void>;

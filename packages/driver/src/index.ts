@@ -18,6 +18,7 @@ export type {
 } from "./driver.ts";
 export { FilterDriver } from "./filter-driver.ts";
 export {
+  type ChildOptionState,
   type FreezeHold,
   type GenericNodeOptions,
   ImageReferencePolicy,

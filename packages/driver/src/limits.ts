@@ -1,3 +1,5 @@
+import { alignDown } from "@blocklayer/offsets";
+
 /**
  * What requests a driver accepts. The graph aligns, pads and splits so that it never sees others.
  * All in bytes; 0 means no limit for the `max…` members and "no preference" for the others.
@@ -39,7 +41,7 @@ export const MAX_REQUEST: number = 2 ** 31 - 512;
  * driver says.
  *
  * Alignments and preferred lengths are the largest of the children, transfer limits the smallest that is
- * not 0. Request alignment, write-zeroes and discard limits are not inherited: the graph aligns again at each
+ * not 0, in whole blocks of the node. Request alignment, write-zeroes and discard limits are not inherited: the graph aligns again at each
  * node.
  *
  * @param children - limits of the children whose role is data, filtered or backing
@@ -58,5 +60,8 @@ export function mergeLimits(
         maxTransfer === 0 ? child.maxTransfer : Math.min(maxTransfer, child.maxTransfer);
     }
   }
+  // A child splits what is longer than it takes, so a block of this node is never too long.
+  const block = own.requestAlignment ?? DEFAULT_LIMITS.requestAlignment;
+  if (maxTransfer !== 0) maxTransfer = Math.max(alignDown(maxTransfer, block), block);
   return { ...DEFAULT_LIMITS, maxTransfer, optTransfer, pdiscardAlignment, ...own };
 }

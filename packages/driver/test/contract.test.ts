@@ -86,6 +86,18 @@ describe("limits", () => {
       {},
     ],
     [
+      "what is inherited is a whole number of blocks",
+      [{ maxTransfer: 10000 }],
+      { requestAlignment: 4096 },
+      { maxTransfer: 8192, requestAlignment: 4096 },
+    ],
+    [
+      "a block is never too long",
+      [{ maxTransfer: 512 }],
+      { requestAlignment: 4096 },
+      { maxTransfer: 4096, requestAlignment: 4096 },
+    ],
+    [
       "what the driver says wins",
       [{ optTransfer: 4096, maxTransfer: 4096, pdiscardAlignment: 4096 }],
       { optTransfer: 0, maxTransfer: 0, requestAlignment: 512 },

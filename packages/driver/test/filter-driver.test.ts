@@ -51,6 +51,7 @@ describe("a filter without anything of its own", () => {
     ["copyRangeTo", (f) => f.copyRangeTo(other, 1, 2, 3, options), [other, 1, 2, 3, options]],
     ["getInfo", (f) => f.getInfo(), []],
     ["allocatedSize", (f) => f.allocatedSize(), []],
+    ["freeSpace", (f) => f.freeSpace(), []],
     ["check", (f) => f.check({ repair: "all" }), [{ repair: "all" }]],
   ])("forwards %s as it is and returns the child's promise", (name, act, parameters) => {
     const { child, calls } = recordingChild();

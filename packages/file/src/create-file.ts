@@ -53,12 +53,12 @@ export async function createFile(
       }
       const space = new Space(system, {
         calls,
-        nativeCalls: calls,
         nodeName: filename,
         isDevice: false,
         isDirect: false,
       });
-      const target = { system, calls, space, descriptor, name: filename };
+      const sync = (): Promise<void> => calls.run(() => descriptor.hold(() => system.fsync(fd)));
+      const target = { system, calls, space, descriptor, sync, name: filename };
       const { preallocation } = options;
       const settings = signal === undefined ? { preallocation } : { preallocation, signal };
       await resizeFile(target, 0, options.size, settings);

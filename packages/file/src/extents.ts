@@ -43,8 +43,9 @@ export class Extents {
     if (!isQuick || !budget.take(0)) return this.#askPooled(descriptor, offset, length);
     const sinceMs = clock.now();
     const status = this.#askNow(descriptor, offset, length);
-    const tookMs = clock.now() - sinceMs;
-    this.#gate.ranNow(tookMs, 0);
+    const nowMs = clock.now();
+    const tookMs = nowMs - sinceMs;
+    this.#gate.ranNow(tookMs, 0, nowMs);
     budget.charge(tookMs);
     return Promise.resolve(status);
   }
@@ -61,14 +62,16 @@ export class Extents {
     const { clock, calls, system } = this.#settings;
     const { native } = system;
     if (native === undefined) return { flags: DATA, length, offset };
-    const sinceMs = clock.now();
     const [data, hole] = await descriptor.hold((fd) =>
       calls.run(async () => {
+        const sinceMs = clock.now();
         const dataAt = await native.seek(fd, offset, "data");
-        return [dataAt, dataAt === offset ? await native.seek(fd, offset, "hole") : 0];
+        const holeAt = dataAt === offset ? await native.seek(fd, offset, "hole") : 0;
+        const nowMs = clock.now();
+        this.#gate.ranPooled(nowMs - sinceMs, 0, nowMs);
+        return [dataAt, holeAt];
       }),
     );
-    this.#gate.ranPooled(clock.now() - sinceMs);
     return this.#answer(offset, length, data ?? 0, hole ?? 0);
   }
 

@@ -41,9 +41,8 @@ export interface FileParts {
   readonly isDevice: boolean;
   /** Bytes; 1 unless the page cache is bypassed. */
   readonly alignment: number;
-  /** Calls on Node's thread pool, and calls on the threads of the foreign function interface. */
+  /** Of calls on the thread pool, native ones among them. */
   readonly calls: CallQueue;
-  readonly nativeCalls: CallQueue;
   readonly io: FileIo;
   readonly flushes: FlushLine;
   readonly space: Space;
@@ -123,7 +122,9 @@ export class FileDriver implements BlockDriver {
     if (isDevice) return this.#truncateDevice(size, options);
     this.#parts.io.isDirty = true;
     const descriptor = await access.bufferedDescriptor();
-    const target = { system, calls, space, descriptor, name: host.nodeName };
+    // A failure is told to a descriptor once: whoever hears of it must remember it for the guest's next flush.
+    const sync = (): Promise<void> => this.#parts.flushes.flush();
+    const target = { system, calls, space, descriptor, sync, name: host.nodeName };
     try {
       await descriptor.hold(() => resizeFile(target, this.#parts.io.size, size, options));
       this.#parts.io.size = size;
@@ -158,6 +159,18 @@ export class FileDriver implements BlockDriver {
     } catch (error) {
       const context = { node: this.#parts.host.nodeName, operation: "allocatedSize" };
       throw ioError(error, "asking for the allocated size failed", context);
+    }
+  }
+
+  /** What the file system has left for this user; a device does not grow. */
+  async freeSpace(): Promise<number | undefined> {
+    if (this.#parts.isDevice) return undefined;
+    try {
+      const { available } = await this.#parts.system.statfs(this.#parts.options.filename);
+      return available;
+    } catch (error) {
+      const context = { node: this.#parts.host.nodeName, operation: "freeSpace" };
+      throw ioError(error, "asking for the free space failed", context);
     }
   }
 
@@ -274,13 +287,13 @@ export class NativeFileDriver extends FileDriver {
     options?: RequestOptions,
   ): Promise<void> {
     options?.signal?.throwIfAborted();
-    const { system, nativeCalls, host } = this.#parts;
+    const { system, calls, host } = this.#parts;
     const from = source instanceof NativeFileDriver ? source.#parts.io.descriptor : undefined;
     this.#parts.io.isDirty = true;
     await copyRange(
       {
         native: system.native,
-        calls: nativeCalls,
+        calls,
         nodeName: host.nodeName,
         signal: options?.signal,
       },

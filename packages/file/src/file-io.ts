@@ -131,8 +131,9 @@ export class FileIo {
       count = 0;
     }
     if (this.#reads === "measured") {
-      const tookMs = this.#settings.clock.now() - sinceMs;
-      this.#readGate.ranNow(tookMs, buffer.length);
+      const nowMs = this.#settings.clock.now();
+      const tookMs = nowMs - sinceMs;
+      this.#readGate.ranNow(tookMs, buffer.length, nowMs);
       this.#settings.budget.charge(tookMs);
     }
     return count;
@@ -153,8 +154,8 @@ export class FileIo {
     alreadyDone: number,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const { calls, clock, direct, nodeName } = this.#settings;
-    const sinceMs = clock.now();
+    const { calls, direct, nodeName } = this.#settings;
+    const gate = this.#reads === "measured" ? this.#readGate : undefined;
     let done = alreadyDone;
     try {
       await this.descriptor.hold(async (fd) => {
@@ -164,7 +165,9 @@ export class FileIo {
           const count = await calls.run(
             () =>
               direct === undefined
-                ? retried(() => this.#system.read(fd, rest, position))
+                ? this.#measured(gate, rest.length, () =>
+                    retried(() => this.#system.read(fd, rest, position)),
+                  )
                 : readDirect(this.#system, direct.slots, { fd, ...direct }, rest, position),
             signal,
           );
@@ -180,7 +183,20 @@ export class FileIo {
     }
     // The file ends here; what is behind it reads as zeroes.
     if (done < buffer.length) buffer.fill(0, done);
-    if (this.#reads === "measured") this.#readGate.ranPooled(clock.now() - sinceMs);
+  }
+
+  /** Tells a gate how long a call on the thread pool took; what it waited for its turn says nothing of the disk. */
+  async #measured<T>(
+    gate: LatencyGate | undefined,
+    length: number,
+    call: () => Promise<T>,
+  ): Promise<T> {
+    const { clock } = this.#settings;
+    const sinceMs = clock.now();
+    const result = await call();
+    const nowMs = clock.now();
+    gate?.ranPooled(nowMs - sinceMs, length, nowMs);
+    return result;
   }
 
   #mayWriteNow(offset: number, length: number): boolean {
@@ -208,8 +224,9 @@ export class FileIo {
       count = 0;
     }
     if (writes === "measured") {
-      const tookMs = clock.now() - sinceMs;
-      this.#writeGate.ranNow(tookMs, length ?? data.length);
+      const nowMs = clock.now();
+      const tookMs = nowMs - sinceMs;
+      this.#writeGate.ranNow(tookMs, length ?? data.length, nowMs);
       budget.charge(tookMs);
     }
     return count;
@@ -221,8 +238,8 @@ export class FileIo {
     length: number,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const { calls, clock, direct, nodeName } = this.#settings;
-    const sinceMs = clock.now();
+    const { calls, direct, nodeName } = this.#settings;
+    const gate = this.#settings.writes === "measured" ? this.#writeGate : undefined;
     try {
       await this.descriptor.hold((fd) =>
         writeFully(
@@ -230,7 +247,9 @@ export class FileIo {
             calls.run(
               () =>
                 direct === undefined
-                  ? this.#system.write(fd, rest, position)
+                  ? this.#measured(gate, lengthOf(rest), () =>
+                      this.#system.write(fd, rest, position),
+                    )
                   : writeDirect(this.#system, direct.slots, { fd, ...direct }, rest, position),
               signal,
             ),
@@ -248,6 +267,5 @@ export class FileIo {
       this.isDirty = true;
     }
     if (offset + length > this.size) this.size = offset + length;
-    if (this.#settings.writes === "measured") this.#writeGate.ranPooled(clock.now() - sinceMs);
   }
 }

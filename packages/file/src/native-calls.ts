@@ -24,7 +24,7 @@ export const Errno = {
  * The system calls of Linux that Node does not offer, through a foreign function interface.
  *
  * Each answers with 0 or a positive result, or with a negative error number: an exception per cold page would cost
- * more than the read. Those that return a promise run on threads of the interface, the others within the call.
+ * more than the read. Those that return a promise run on the thread pool of Node, the others within the call.
  */
 export interface NativeCalls {
   /** Reads what the page cache holds, never waits for a disk. @returns bytes, `-EAGAIN` for a cold page */

@@ -18,7 +18,7 @@ const FS_IOC_FSGETXATTR = 0x801c581f;
 const FS_IOC_FSSETXATTR = 0x401c5820;
 const FS_XFLAG_EXTSIZE = 0x800;
 
-/** Calls that are given to the threads of the interface at once; it refuses more than 256. */
+/** Calls that the interface is given at once; it refuses more than 256. */
 const LATER_MAX = 64;
 
 /** Architectures whose request numbers and structures are those written above. */

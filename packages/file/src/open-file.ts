@@ -82,7 +82,7 @@ async function yieldToReadOnly(
 
 type Parts = Pick<
   ConstructorParameters<typeof FileDriver>[1],
-  "calls" | "nativeCalls" | "io" | "flushes" | "space" | "extents" | "alignment"
+  "calls" | "io" | "flushes" | "space" | "extents" | "alignment"
 >;
 
 /** Finds out how long the file is and how it is read, and makes the parts that depend on it. */
@@ -98,8 +98,6 @@ async function measureFile(
   const isDirect = host.options.cacheDirect;
   const share = Math.max(1, system.poolSize - 1);
   const calls = new CallQueue(env.clock, share);
-  // The interface has as many threads as there are processors, for all files together: one for each file.
-  const nativeCalls = new CallQueue(env.clock, 1);
   const stat = await descriptor.hold((fd) => system.fstat(fd));
   const fileSystem = isDevice ? "local" : await kindOfFileSystem(system, options.filename);
   const slots = isDirect ? new BounceSlots(share) : undefined;
@@ -124,15 +122,14 @@ async function measureFile(
     calls.run(() => io.descriptor.hold((fd) => system.fdatasync(fd)));
   return {
     calls,
-    nativeCalls,
     io,
     alignment,
     flushes: new FlushLine(sync, nodeName, !isDirect),
-    space: new Space(system, { calls, nativeCalls, nodeName, isDevice, isDirect }),
+    space: new Space(system, { calls, nodeName, isDevice, isDirect }),
     extents: new Extents({
       system,
       clock: env.clock,
-      calls: nativeCalls,
+      calls,
       budget,
       isMemory: fileSystem === "memory",
       alignment,

@@ -19,6 +19,8 @@ export interface ResizeTarget {
   readonly space: Space;
   /** Not one that bypasses the page cache. */
   readonly descriptor: Descriptor;
+  /** Makes everything stable that was written. */
+  sync(): Promise<void>;
   /** Names the node or the file in errors. */
   readonly name: string;
 }
@@ -101,8 +103,12 @@ async function fill(
     signal?.throwIfAborted();
     await write(target, offset, zeroes.subarray(0, end - offset));
   }
-  const { system, calls, descriptor } = target;
-  await calls.run(() => descriptor.hold((fd) => system.fsync(fd)));
+  try {
+    await target.sync();
+  } catch (error) {
+    // What the operating system said is told as a failure to resize.
+    throw error instanceof BlockError ? (error.cause ?? error) : error;
+  }
 }
 
 function write(

@@ -49,7 +49,6 @@ export class Space {
   readonly stats: DiscardStats = { discardsOk: 0, discardsFailed: 0, discardedBytes: 0 };
   readonly #system: OperatingSystem;
   readonly #calls: CallQueue;
-  readonly #nativeCalls: CallQueue;
   readonly #nodeName: string;
   readonly #isDevice: boolean;
   readonly #isDirect: boolean;
@@ -59,8 +58,6 @@ export class Space {
     system: OperatingSystem,
     options: {
       readonly calls: CallQueue;
-      /** For calls on the threads of the foreign function interface. */
-      readonly nativeCalls: CallQueue;
       readonly nodeName: string;
       readonly isDevice: boolean;
       /** Whether the page cache is bypassed, so that single bytes cannot be written. */
@@ -69,7 +66,6 @@ export class Space {
   ) {
     this.#system = system;
     this.#calls = options.calls;
-    this.#nativeCalls = options.nativeCalls;
     this.#nodeName = options.nodeName;
     this.#isDevice = options.isDevice;
     this.#isDirect = options.isDirect;
@@ -171,7 +167,7 @@ export class Space {
   ): Promise<boolean> {
     const { native } = this.#system;
     if (native === undefined || this.#disabled.has(method)) return false;
-    const result = await this.#nativeCalls.run(() =>
+    const result = await this.#calls.run(() =>
       descriptor.hold(async (fd) => {
         let answer = 0;
         for (let attempt = 0; attempt < RETRY_MAX; attempt += 1) {

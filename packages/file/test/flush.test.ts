@@ -100,6 +100,23 @@ describe.each(WAYS)("flush %s", (_name, ffi) => {
     expect(open.size).toBe(0);
   });
 
+  it.each(["fsync", "fdatasync"] as const)(
+    "fails ever after a truncation whose %s failed: the error is told only once",
+    async (name) => {
+      const { system, replace } = await testSystem({ ffi });
+      const host = await openFile(temporaryFile(), { system });
+      await host.driver.pwrite?.(0, new Uint8Array(10));
+      replace(name, () => Promise.reject(systemError("EIO")));
+      const grown = errorOf(host.driver.truncate?.(2 ** 21, { preallocation: "full" }));
+      const isUsed = (await grown) !== undefined;
+      replace(name, undefined);
+      expect(await errorOf(host.driver.flush?.())).toEqual(
+        isUsed ? expect.objectContaining({ code: "EIO" }) : undefined,
+      );
+      await errorOf(host.close());
+    },
+  );
+
   it("may succeed after a failure when the page cache is bypassed", async () => {
     const { system, replace } = await testSystem({ ffi });
     await using host = await openFile(temporaryFile(), { system, generic: { cacheDirect: true } });

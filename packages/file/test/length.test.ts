@@ -19,6 +19,19 @@ import {
 
 const MIB = 2 ** 20;
 
+describe.each(WAYS)("free space %s", (_name, ffi) => {
+  it("is what the file system has left, and an error with its code where that can not be asked", async () => {
+    const { system, replace } = await testSystem({ ffi });
+    await using host = await openFile(temporaryFile(MIB), { system });
+    expect(await host.driver.freeSpace?.()).toBeGreaterThan(0);
+    replace("statfs", () => Promise.reject(systemError("EIO")));
+    expect(await errorOf(host.driver.freeSpace?.())).toMatchObject({
+      code: "EIO",
+      context: { node: "test", operation: "freeSpace" },
+    });
+  });
+});
+
 describe.each(WAYS)("truncate %s", (_name, ffi) => {
   it.each(["off", "falloc", "full"] as const)(
     "makes a file longer, preallocation %s",
@@ -67,18 +80,25 @@ describe.each(WAYS)("truncate %s", (_name, ffi) => {
     },
   );
 
-  it.each(["write", "fsync"] as const)("restores the old length when %s fails", async (name) => {
-    const { system, replace } = await testSystem({ ffi });
-    const path = temporaryFile(1000);
-    await using host = await openFile(path, { system });
-    replace(name, () => Promise.reject(systemError("ENOSPC")));
-    expect(await errorOf(host.driver.truncate?.(MIB, { preallocation: "full" }))).toMatchObject({
-      code: "ENOSPC",
-      message: `Failed to resize 'test' to ${MIB} bytes: No space left on device`,
-    });
-    expect(host.driver.size).toBe(1000);
-    expect(statSync(path).size).toBe(1000);
-  });
+  it.each(["write", "fdatasync"] as const)(
+    "restores the old length when %s fails",
+    async (name) => {
+      const { system, replace } = await testSystem({ ffi });
+      const path = temporaryFile(1000);
+      const host = await openFile(path, { system });
+      replace(name, () => Promise.reject(systemError("ENOSPC")));
+      expect(await errorOf(host.driver.truncate?.(MIB, { preallocation: "full" }))).toMatchObject({
+        code: "ENOSPC",
+        message: `Failed to resize 'test' to ${MIB} bytes: No space left on device`,
+      });
+      expect(host.driver.size).toBe(1000);
+      expect(statSync(path).size).toBe(1000);
+      replace(name, undefined);
+      expect(await errorOf(host.close())).toEqual(
+        name === "write" ? undefined : expect.objectContaining({ code: "ENOSPC" }),
+      );
+    },
+  );
 
   it("tells the first of two failures", async () => {
     const { system, replace } = await testSystem({ ffi });

@@ -2,6 +2,7 @@ import { completed } from "@blocklayer/driver";
 import { describe, expect, it } from "vitest";
 import {
   errorOf,
+  hasNative,
   nextTurn,
   openFile,
   pattern,
@@ -73,6 +74,32 @@ describe("a disk that is measured", () => {
     },
   );
 
+  it.each(["pwrite", "pread"] as const)(
+    "is known to be fast by its calls of %s, not by how long they waited for their turn",
+    async (operation) => {
+      const disk = await measuredDisk();
+      disk.took.pooledMs = 0.5;
+      const request = () => disk.host.driver[operation]?.(0, new Uint8Array(PAGE));
+      // The last of them waits for 50 ms.
+      await Promise.all(Array.from({ length: 100 }, request));
+      await nextTurn();
+      expect(request()).toBe(completed);
+      await disk.host.close();
+    },
+  );
+
+  it("is not thought slow because of a long request that takes its time", async () => {
+    const disk = await measuredDisk();
+    await disk.write(8);
+    disk.took.pooledMs = 30;
+    expect(await disk.write(1, 32 * 2 ** 20)).toBe(1);
+    expect(await disk.write(10)).toBe(0);
+    disk.took.pooledMs = 100;
+    expect(await disk.write(1, 32 * 2 ** 20)).toBe(1);
+    expect(await disk.write(10)).toBe(10);
+    await disk.host.close();
+  });
+
   it("is left to the thread pool for the rest of a turn that has taken long", async () => {
     const disk = await measuredDisk();
     await disk.write(8);
@@ -86,17 +113,51 @@ describe("a disk that is measured", () => {
     await disk.host.close();
   });
 
-  it("is left to the thread pool after one slow call, for longer each time", async () => {
+  it("is left to the thread pool after one very slow call, for longer each time", async () => {
     const disk = await measuredDisk();
     expect(await disk.write(20)).toBe(8);
-    disk.took.nowMs = 10;
+    disk.took.nowMs = 41;
     expect(await disk.write(1)).toBe(0);
     disk.took.nowMs = 0.01;
     expect(await disk.write(100)).toBe(64);
-    disk.took.nowMs = 10;
+    disk.took.nowMs = 41;
     expect(await disk.write(1)).toBe(0);
     disk.took.nowMs = 0.01;
     expect(await disk.write(200)).toBe(128);
+    await disk.host.close();
+  });
+
+  it("may be slow now and then, a twentieth of all time, and not more often", async () => {
+    const disk = await measuredDisk();
+    await disk.write(8);
+    const slowAfter = async (count: number): Promise<void> => {
+      disk.took.nowMs = 0.1;
+      expect(await disk.write(count)).toBe(0);
+      disk.took.nowMs = 10;
+      await disk.write(1);
+    };
+    // 10 ms in each 210 ms.
+    for (let round = 0; round < 20; round += 1) await slowAfter(2000);
+    // 10 ms in each 110 ms use up what was saved.
+    for (let round = 0; round < 7; round += 1) await slowAfter(1000);
+    disk.took.nowMs = 0.1;
+    expect(await disk.write(10)).toBe(10);
+    await disk.host.close();
+  });
+
+  it("is tried again although a pooled call in a hundred is slow, as on a busy machine", async () => {
+    const disk = await measuredDisk();
+    await disk.write(8);
+    disk.took.nowMs = 41;
+    await disk.write(1);
+    disk.took.nowMs = 0.01;
+    for (let count = 0; count < 4; count += 1) {
+      disk.took.pooledMs = 10;
+      await disk.write(1);
+      disk.took.pooledMs = 0.1;
+      await disk.write(99);
+    }
+    expect(await disk.write(10)).toBe(0);
     await disk.host.close();
   });
 
@@ -186,6 +247,47 @@ describe.each(WAYS)("a hanging disk %s", (_name, ffi) => {
     await Promise.all(hanging);
     await bad.close();
     await good.close();
+  });
+
+  it.runIf(ffi && hasNative)("keeps no more of it with all kinds of requests", async () => {
+    let running = 0;
+    const answers: (() => void)[] = [];
+    const hang = <T>(result: T) => {
+      running += 1;
+      return new Promise<T>((resolve) => answers.push(() => resolve(result)));
+    };
+    const { system, replace } = await testSystem({
+      native: {
+        readNoWait: () => -11,
+        fallocate: () => hang(0),
+        seek: () => hang(-6),
+        copyRange: (_from, _at, _to, _offset, length) => hang(length),
+      },
+    });
+    replace("read", () => hang(PAGE));
+    const host = await openFile(temporaryFile(), { system });
+    const { driver } = host;
+    const requests = Array.from({ length: 4 }, () => [
+      driver.pread(0, new Uint8Array(PAGE)),
+      driver.pwriteZeroes?.(0, PAGE),
+      driver.pdiscard?.(0, PAGE),
+      driver.blockStatus?.(0, PAGE),
+      driver.copyRangeTo?.(driver, 0, PAGE, PAGE),
+    ]).flat();
+    await nextTurn();
+    // The threads of native calls are those of the pool.
+    expect(running).toBe(system.poolSize - 1);
+    const done = Promise.all(requests);
+    let isDone = false;
+    void done.then(() => {
+      isDone = true;
+    });
+    while (!isDone) {
+      for (const answer of answers.splice(0)) answer();
+      await nextTurn();
+    }
+    replace("read", undefined);
+    await host.close();
   });
 
   it("lets a request that waits be aborted, and none that runs", async () => {

@@ -94,13 +94,14 @@ export class MemoryDriver implements BlockDriver {
   }
 
   pwrite(offset: number, buffer: Uint8Array): Promise<void> {
-    const refusal = this.#refusal("pwrite", offset, buffer.length);
+    const refusal =
+      this.#refusal("pwrite", offset, buffer.length) ?? this.#grow(offset, buffer.length);
     return refusal === undefined ? this.#write(offset, buffer) : rejected(refusal);
   }
 
   pwritev(offset: number, buffers: readonly Uint8Array[]): Promise<void> {
     const length = buffers.reduce((sum, buffer) => sum + buffer.length, 0);
-    const refusal = this.#refusal("pwrite", offset, length);
+    const refusal = this.#refusal("pwrite", offset, length) ?? this.#grow(offset, length);
     if (refusal !== undefined) return rejected(refusal);
     let position = offset;
     for (const [index, buffer] of buffers.entries()) {
@@ -114,7 +115,7 @@ export class MemoryDriver implements BlockDriver {
   }
 
   pwriteZeroes(offset: number, length: number, options?: RequestOptions): Promise<void> {
-    const refusal = this.#refusal("pwriteZeroes", offset, length);
+    const refusal = this.#refusal("pwriteZeroes", offset, length) ?? this.#grow(offset, length);
     if (refusal !== undefined) return rejected(refusal);
     const mayUnmap = ((options?.flags ?? 0) & RequestFlag.mayUnmap) !== 0;
     return this.#zero(offset, length, mayUnmap && this.#backing.child === undefined);
@@ -385,6 +386,23 @@ export class MemoryDriver implements BlockDriver {
   #refusal(operation: MemoryOperation, offset: number, length: number): BlockError | undefined {
     if (this.#closed) return this.#closedError(operation, offset, length);
     return this.#failures.check(this.#host.nodeName, operation, offset, length);
+  }
+
+  /** A write beyond the end makes the disk longer, unless old data of the backing disk would appear in between. */
+  #grow(offset: number, length: number): BlockError | undefined {
+    const end = offset + length;
+    if (end <= this.#size) return undefined;
+    const { child } = this.#backing;
+    if (child === undefined || child.size <= this.#size) {
+      this.#size = end;
+      return undefined;
+    }
+    return new BlockError(
+      "ENOSPC",
+      `${length} bytes at ${offset} end beyond the ${this.#size} bytes of a disk that is shorter than its backing disk`,
+      { node: this.#host.nodeName, offset, length, size: this.#size },
+      { hint: "truncate grows it, with zeroes" },
+    );
   }
 
   /** After a fetch: the disk may have been closed or cut meanwhile. */

@@ -45,9 +45,8 @@ export const memory: DriverDefinition<"memory", MemoryOptions, "backing"> = defi
 });
 
 async function openMemory(host: NodeHost, options: MemoryOptions): Promise<MemoryDriver> {
-  const backing = host.hasChildOption("backing")
-    ? await host.openChild("backing", Role.cow)
-    : undefined;
+  const backing =
+    host.childOption("backing") === "given" ? await host.openChild("backing", Role.cow) : undefined;
   const length = options.size ?? backing?.size;
   if (length === undefined) {
     throw new BlockError("EINVAL", "Parameter 'size' is missing", { node: host.nodeName });

@@ -1,5 +1,11 @@
-import { completed, RequestFlag, Role, StatusFlag } from "@blocklayer/driver";
-import { patternBytes, ReferenceDisk, ScriptedDriver, TestHost } from "@blocklayer/driver-tests";
+import { type BlockDriver, completed, RequestFlag, Role, StatusFlag } from "@blocklayer/driver";
+import {
+  patternBytes,
+  ReferenceDisk,
+  readAll,
+  ScriptedDriver,
+  TestHost,
+} from "@blocklayer/driver-tests";
 import { MemoryDriver, memory } from "@blocklayer/memory";
 import { describe, expect, it } from "vitest";
 
@@ -67,6 +73,45 @@ describe("opening", () => {
     const host = await TestHost.open(memory, { children: { backing: filled(777) } });
     expect(host.driver.size).toBe(777);
     expect(host.children.get("backing")?.role).toBe(Role.cow);
+  });
+
+  it.each<[string, (driver: BlockDriver) => Promise<void> | undefined]>([
+    ["pwrite", (driver) => driver.pwrite?.(3000, new Uint8Array(1000).fill(5))],
+    ["pwritev", (driver) => driver.pwritev?.(3000, [new Uint8Array(1000).fill(5)])],
+    ["pwriteZeroes", (driver) => driver.pwriteZeroes?.(3000, 1000)],
+  ])("becomes longer by a %s beyond its end", async (operation, write) => {
+    const host = await TestHost.open(memory, { options: { size: 1024, "cluster-size": 512 } });
+    await write(host.driver);
+    expect(host.driver.size).toBe(4000);
+    const expected = new Uint8Array(4000);
+    if (operation !== "pwriteZeroes") expected.fill(5, 3000);
+    expect(await readAll(host.driver)).toEqual(expected);
+  });
+
+  it("becomes longer by a write only where its backing disk has ended", async () => {
+    const host = await TestHost.open(memory, {
+      options: { size: 1024, "cluster-size": 512 },
+      children: { backing: filled(2048) },
+    });
+    await expect(host.driver.pwrite?.(4096, new Uint8Array(512))).rejects.toMatchObject({
+      code: "ENOSPC",
+      message:
+        "512 bytes at 4096 end beyond the 1024 bytes of a disk that is shorter than its backing disk",
+      hint: "truncate grows it, with zeroes",
+      context: { node: "test", offset: 4096, length: 512, size: 1024 },
+    });
+    expect(host.driver.size).toBe(1024);
+    await host.driver.truncate?.(2048, { zero: true });
+    await host.driver.pwrite?.(4096, new Uint8Array(512));
+    expect(host.driver.size).toBe(4608);
+  });
+
+  it("has no backing disk where the options say so", async () => {
+    const host = await TestHost.open(memory, {
+      options: { size: 512 },
+      children: { backing: null },
+    });
+    expect(host.children.size).toBe(0);
   });
 
   it("has clusters of 64 KiB unless told otherwise", async () => {

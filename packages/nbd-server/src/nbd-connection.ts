@@ -76,6 +76,8 @@ export class NbdConnection implements ByteReceiver {
   /** Of the handshake, and later of the farewell. */
   readonly #patience: Deadline;
   readonly #unread: Deadline;
+  /** Of the data of a WRITE. */
+  readonly #arrival: Deadline;
   readonly #connectedAtMs: number;
   readonly #small: Uint8Array = new Uint8Array(HANDSHAKE_LENGTH);
   #stage: ConnectionStage = "handshake";
@@ -101,6 +103,9 @@ export class NbdConnection implements ByteReceiver {
     this.#connectedAtMs = env.clock.now();
     this.#patience = new Deadline(env.clock, () => this.#impatient());
     this.#unread = new Deadline(env.clock, () => this.#drop(tooLate("reading replies", this)));
+    this.#arrival = new Deadline(env.clock, () =>
+      this.#drop(tooLate("sending the data of a write", this)),
+    );
     this.#replies = new ReplyQueue({
       stream,
       pool,
@@ -193,6 +198,7 @@ export class NbdConnection implements ByteReceiver {
     this.#stage = "closed";
     this.#patience.cancel();
     this.#unread.cancel();
+    this.#arrival.cancel();
     this.#transmission?.closed();
     this.#replies.close();
     this.#receive.close();
@@ -243,6 +249,7 @@ export class NbdConnection implements ByteReceiver {
       account: this.#account,
       pool,
       limits,
+      arrival: this.#arrival,
       probe: this.#parts.probe,
       finished: () => this.#end(),
       idle: () => this.#finish(),

@@ -76,6 +76,7 @@ export class NbdServer {
   readonly #exports = new Map<string, NbdExport>();
   /** Names of exports that are being added or removed. */
   readonly #reserved = new Set<string>();
+  readonly #removals = new Set<Promise<void>>();
   readonly #connections = new Map<number, NbdConnection>();
   #lastId: number = 0;
   #stopping: Promise<void> | undefined;
@@ -158,9 +159,12 @@ export class NbdServer {
     }
     this.#exports.delete(name);
     this.#reserved.add(name);
+    const removal = removed.remove();
+    this.#removals.add(removal);
     try {
-      await removed.remove();
+      await removal;
     } finally {
+      this.#removals.delete(removal);
       this.#reserved.delete(name);
     }
   }
@@ -204,6 +208,7 @@ export class NbdServer {
    *
    * @param graceMs - milliseconds after which the clients that are left are cut. Their requests in flight still end
    *   before this resolves. Default 10 s.
+   * @throws the first error of the disks that could not be given back; all others were
    */
   stop(graceMs: number = 10_000): Promise<void> {
     this.#stopping ??= this.#stop(graceMs);
@@ -222,8 +227,10 @@ export class NbdServer {
     grace.abort();
     const cuts = connections.map((connection) => connection.cut());
     // Closing a disk ends even the requests that wait in a drained section, and with them the connections.
-    for (const name of [...this.#exports.keys()]) await this.removeExport(name, "hard");
+    for (const name of [...this.#exports.keys()]) void this.removeExport(name, "hard").catch(told);
+    const results = await Promise.allSettled([...this.#removals]);
     await Promise.all(cuts);
+    for (const result of results) if (result.status === "rejected") throw result.reason;
   }
 
   #reasonToRefuse({ address }: ByteStream): string | undefined {
@@ -271,6 +278,11 @@ export class NbdServer {
     this.#exports.set(name, added);
     return added;
   }
+}
+
+/** The error of a removal is taken from the list of removals. */
+function told(): void {
+  // Nothing to add.
 }
 
 const utf8 = new TextEncoder();

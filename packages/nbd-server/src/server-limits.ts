@@ -30,6 +30,11 @@ export interface NbdServerLimits {
   readonly unreadMs: number;
   /** Bytes of data of one request. READ of more is `EINVAL`, WRITE of more closes. */
   readonly payload: number;
+  /**
+   * Milliseconds a client may take for one MiB of the data of a WRITE that it has begun; more closes. Its memory is
+   * taken when it begins, and others may wait for it. The time in which the client is not read does not count.
+   */
+  readonly payloadMs: number;
   /** Milliseconds between our end of a connection and the client's before it is cut. */
   readonly lingerMs: number;
 }
@@ -48,5 +53,6 @@ export const NBD_SERVER_LIMITS: NbdServerLimits = {
   unreadBytes: 64 * 1024 * 1024,
   unreadMs: 30_000,
   payload: NBD_LIMITS.payload,
+  payloadMs: 30_000,
   lingerMs: 2_000,
 };

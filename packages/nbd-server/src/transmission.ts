@@ -2,6 +2,7 @@ import { NbdCommand, NbdErrno, type NbdRequest, RequestReader } from "@blocklaye
 import type { BufferAccount } from "./buffer-budget.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import type { ByteStream } from "./byte-stream.ts";
+import type { Deadline } from "./deadline.ts";
 import type { NbdExport } from "./nbd-export.ts";
 import type { ReceiveMemory } from "./receive-memory.ts";
 import type { ReplyQueue } from "./reply-queue.ts";
@@ -33,6 +34,8 @@ export interface TransmissionParts {
   readonly account: BufferAccount;
   readonly pool: BufferPool;
   readonly limits: NbdServerLimits;
+  /** Set while data of a WRITE is waited for. */
+  readonly arrival: Deadline;
   readonly probe: RequestProbe | undefined;
   /** Nothing follows, and every reply was taken. */
   readonly finished: () => void;
@@ -41,6 +44,9 @@ export interface TransmissionParts {
   /** What the client sent can not be understood, or we have a defect. */
   readonly failed: (error: unknown) => void;
 }
+
+/** Bytes of data that have to arrive in time, see `NbdServerLimits.payloadMs`. */
+const ARRIVAL_STEP = 1024 * 1024;
 
 /** Why the next request was not started. */
 type Halt = "starved" | "full" | "turn over" | "goodbye";
@@ -63,6 +69,8 @@ export class Transmission {
   /** The buffer that data which spans chunks is gathered in, and the part of it that the reader fills. */
   #gatherBuffer: Uint8Array | undefined;
   #gathered: Uint8Array | undefined;
+  /** Bytes that arrived since the deadline was set; `undefined` when it is not. */
+  #arrived: number | undefined;
   #isRefused: boolean = false;
   /** Keeps the memory of the chunk in the reader. */
   #chunkSlab: Slab | undefined;
@@ -110,6 +118,7 @@ export class Transmission {
   /** Bytes arrived. */
   data(chunk: Uint8Array): void {
     this.#chunkSlab = this.#parts.receive.received(chunk);
+    if (this.#arrived !== undefined) this.#arrived += chunk.length;
     this.#reader.push(chunk);
     this.#advance();
   }
@@ -182,7 +191,20 @@ export class Transmission {
     } finally {
       this.#isAdvancing = false;
     }
+    this.#watchArrival();
     this.#checkFinished();
+  }
+
+  /** Gives a client that has begun a WRITE its time for the next piece of data. */
+  #watchArrival(): void {
+    const { arrival, limits } = this.#parts;
+    if (this.#gathered === undefined || this.#isPaused) {
+      if (this.#arrived !== undefined) arrival.clear();
+      this.#arrived = undefined;
+    } else if (this.#arrived === undefined || this.#arrived >= ARRIVAL_STEP) {
+      arrival.set(limits.payloadMs);
+      this.#arrived = 0;
+    }
   }
 
   /** Works on what was received until it is used up or a limit is reached. */

@@ -349,3 +349,59 @@ describe("exports", () => {
     await expectNothingLeft(world);
   });
 });
+
+describe("a disk that fails to close", () => {
+  it("does not keep the server from ending, nor other disks from being given back", async () => {
+    const world = await makeWorld();
+    const bad = new TestDisk();
+    bad.close = () => Promise.reject(new Error("made up"));
+    const last = new TestDisk();
+    await world.server.addExport({ name: "bad", backend: bad });
+    await world.server.addExport({ name: "last", backend: last });
+    const client = new TestClient(world);
+    client.go("last");
+    const stopping = world.server.stop();
+    client.wire.end();
+    await expect(stopping).rejects.toThrow("made up");
+    expect(world.disk.isClosed).toBe(true);
+    expect(last.isClosed).toBe(true);
+    expect(world.server.exports).toEqual([]);
+    await expectNothingLeft(world);
+  });
+
+  it("is waited for by stop when its export is being removed already", async () => {
+    const world = await makeWorld();
+    world.disk.isHolding = true;
+    const client = new TestClient(world);
+    client.go();
+    client.read(0, 8);
+    const removing = world.server.removeExport("disk", "hard");
+    let isStopped = false;
+    const stopping = world.server.stop().then(() => {
+      isStopped = true;
+    });
+    await client.settle();
+    expect(isStopped).toBe(false);
+    world.disk.release();
+    await stopping;
+    expect(world.disk.isClosed).toBe(true);
+    await removing;
+    await expectNothingLeft(world);
+  });
+
+  it("is waited for by stop although no client is left", async () => {
+    const world = await makeWorld();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    world.disk.close = () => promise;
+    const removing = world.server.removeExport("disk");
+    let isStopped = false;
+    const stopping = world.server.stop().then(() => {
+      isStopped = true;
+    });
+    for (let turn = 0; turn < 4; turn += 1) await world.env.clock.advance(0);
+    expect(isStopped).toBe(false);
+    resolve();
+    await Promise.all([removing, stopping]);
+    await expectNothingLeft(world);
+  });
+});

@@ -1,3 +1,4 @@
+import { completed } from "@blocklayer/driver";
 import {
   encodeInfoRequest,
   encodeOption,
@@ -33,6 +34,7 @@ it("the defaults are those that are published", () => {
     unreadBytes: 67_108_864,
     unreadMs: 30_000,
     payload: 33_554_432,
+    payloadMs: 30_000,
     lingerMs: 2_000,
   });
 });
@@ -339,6 +341,91 @@ describe("replies that are not read", () => {
     await client.settle();
     expect(client.wire.isClosed).toBe(isClosed);
     expect(failures).toEqual(isClosed ? ["client leaves 1001 bytes of replies unread"] : []);
+    client.wire.destroy();
+    await expectNothingLeft(world);
+  });
+});
+
+describe("the data of a WRITE", () => {
+  const MIB = 1024 * 1024;
+
+  it("that stops arriving gives its memory back after 30 s, and not before", async () => {
+    const disk = Object.defineProperty(new TestDisk(1), "size", { value: 2 ** 40 });
+    const world = await makeWorld({}, {}, disk);
+    const failures = watchFailures(world);
+    disk.write = () => completed;
+    const stalled = Array.from({ length: 5 }, () => new TestClient(world));
+    for (const client of stalled) {
+      client.go();
+      client.send(WRITE, { length: 32 * MIB });
+      client.wire.send(new Uint8Array(100));
+    }
+    const honest = new TestClient(world);
+    honest.go();
+    honest.send(WRITE, { payload: new Uint8Array(32 * MIB) });
+    await world.env.clock.advance(29_999);
+    expect(honest.wire.unread).toBe(0);
+    expect(stalled.map(({ wire }) => wire.isClosed)).toEqual(new Array(5).fill(false));
+    await world.env.clock.advance(1);
+    await honest.settle();
+    expect(stalled.map(({ wire }) => wire.isClosed)).toEqual(new Array(5).fill(true));
+    expect(honest.reply().error).toBe(0);
+    expect(failures).toEqual(
+      Array.from({ length: 5 }, () => "client took too long for sending the data of a write"),
+    );
+    honest.wire.destroy();
+    await expectNothingLeft(world);
+  });
+
+  it("may take its time while it goes on", async () => {
+    const disk = new TestDisk(4 * MIB);
+    const world = await makeWorld({}, {}, disk);
+    const client = new TestClient(world);
+    client.go();
+    client.send(WRITE, { length: 4 * MIB });
+    for (let part = 0; part < 8; part += 1) {
+      client.wire.send(new Uint8Array(MIB / 2));
+      await world.env.clock.advance(14_999);
+    }
+    expect(client.reply().error).toBe(0);
+    await world.env.clock.advance(100_000);
+    expect(client.wire.isClosed).toBe(false);
+    client.wire.destroy();
+    await expectNothingLeft(world);
+  });
+
+  it("that drips is not waited for", async () => {
+    const world = await makeWorld({}, {}, new TestDisk(4 * MIB));
+    const client = new TestClient(world);
+    client.go();
+    client.send(WRITE, { length: 4 * MIB });
+    for (let second = 0; second < 30; second += 1) {
+      expect(client.wire.isClosed).toBe(false);
+      client.wire.send(new Uint8Array(1000));
+      await world.env.clock.advance(1000);
+    }
+    await client.settle();
+    expect(client.wire.isClosed).toBe(true);
+    await expectNothingLeft(world);
+  });
+
+  it("is not late while the server itself does not read", async () => {
+    const disk = new TestDisk(4 * MIB);
+    const world = await makeWorld({ limits: { requests: 1 } }, {}, disk);
+    const client = new TestClient(world);
+    client.go();
+    disk.isHolding = true;
+    client.read(0, 8);
+    client.send(WRITE, { length: MIB });
+    client.wire.send(new Uint8Array(MIB));
+    await world.env.clock.advance(100_000);
+    expect(client.wire.isClosed).toBe(false);
+    disk.release();
+    await client.settle();
+    disk.release();
+    await client.settle();
+    expect(client.reply(8).error).toBe(0);
+    expect(client.reply().error).toBe(0);
     client.wire.destroy();
     await expectNothingLeft(world);
   });

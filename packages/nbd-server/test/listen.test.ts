@@ -1,4 +1,4 @@
-import { lstat, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { lstat, mkdir, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { connect, Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -93,6 +93,28 @@ describe("a unix socket", () => {
       message: expect.stringMatching(message),
     });
     expect(await readdir(directory)).toEqual([]);
+  });
+
+  it.each([
+    [89, true],
+    [90, false],
+  ])("in a directory whose path has %d bytes can be had: %s", async (length, isPossible) => {
+    const long = join(directory, "d".repeat(length - directory.length - 1));
+    await mkdir(long);
+    const path = join(long, "s.sock");
+    if (isPossible) {
+      const listener = await listenUnix({ server, path });
+      expect(await readdir(long)).toEqual(["s.sock"]);
+      await listener.close();
+    } else {
+      await expect(listenUnix({ server, path })).rejects.toMatchObject({
+        code: "EINVAL",
+        message: `UNIX socket path '${path}' is too long`,
+        hint: expect.stringContaining("may have 89 bytes"),
+        context: { address: path },
+      });
+    }
+    expect(await readdir(long)).toEqual([]);
   });
 
   it("a socket that the server refuses is closed", async () => {

@@ -194,6 +194,10 @@ export class RawDriver implements BlockDriver {
     return this.#child.allocatedSize();
   }
 
+  freeSpace(): Promise<number | undefined> {
+    return this.#child.freeSpace();
+  }
+
   /**
    * Those of the role that the present window gives the file; but write and resize only when the parents take
    * them: writes of a raw disk never end elsewhere in the file.

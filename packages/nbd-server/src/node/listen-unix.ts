@@ -23,6 +23,8 @@ export interface UnixListener extends NbdListener {
 
 /** Longest path of a socket on every system, bytes. */
 const PATH_MAX = 103;
+/** What the first place of a socket adds to the path of its directory, bytes: `/.nbd-XXXXXX/s`. */
+const FIRST_PLACE = 14;
 
 /**
  * Lets clients of this machine connect.
@@ -43,7 +45,7 @@ export async function listenUnix(options: UnixListenerOptions): Promise<UnixList
     options.server.accept(new SocketStream(socket, "unix"));
   });
   try {
-    const path = await place(net, join(directory, "nbd.sock"), target);
+    const path = await place(net, join(directory, target === undefined ? "nbd.sock" : "s"), target);
     if (target !== undefined) await rmdir(directory);
     return new OpenUnixListener(net, path, target === undefined ? directory : undefined);
   } catch (error) {
@@ -54,11 +56,11 @@ export async function listenUnix(options: UnixListenerOptions): Promise<UnixList
 }
 
 async function place(net: Server, first: string, target: string | undefined): Promise<string> {
-  checkPathLength(first);
+  if (target !== undefined) checkPathLength(target, target);
+  checkPathLength(first, target ?? first);
   await listen(net, { path: first }, first);
   await chmod(first, 0o600);
   if (target === undefined) return first;
-  checkPathLength(target);
   await rename(first, target);
   return target;
 }
@@ -113,15 +115,20 @@ function ignoreMissing(error: NodeJS.ErrnoException): void {
   if (error.code !== "ENOENT") throw error;
 }
 
-function checkPathLength(path: string): void {
+/** @param asked - the path that the caller knows; it is first bound at a slightly longer one */
+function checkPathLength(path: string, asked: string): void {
   const length = Buffer.byteLength(path);
   if (length <= PATH_MAX) return;
-  throw new BlockError("EINVAL", `UNIX socket path '${path}' is too long`, {
-    operation: "listen",
-    address: path,
-    value: length,
-    limit: PATH_MAX,
-  });
+  throw new BlockError(
+    "EINVAL",
+    `UNIX socket path '${asked}' is too long`,
+    { operation: "listen", address: asked, value: length, limit: PATH_MAX },
+    path === asked
+      ? {}
+      : {
+          hint: `the directory may have ${PATH_MAX - FIRST_PLACE} bytes: the socket is made in a new one inside it`,
+        },
+  );
 }
 
 /** Lets a socket be replaced that a dead server has left, and nothing else. */
