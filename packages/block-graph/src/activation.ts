@@ -23,18 +23,26 @@ export function inactivateNodes(core: GraphCore): Promise<void> {
     const change = flip(nodes, false);
     tryOut(change);
     const done: BlockNode[] = [];
+    const asked = new Set<Edge>();
     try {
       for (const node of nodes) {
+        if (!isOpen(node)) continue;
         await node.io.flush();
         done.push(node);
         await node.driver.inactivate?.();
       }
-      await switchOver(core, change);
+      await switchOver(core, {
+        ...change,
+        apply: () => {
+          askParents(nodes, asked);
+          return change.apply();
+        },
+      });
     } catch (error) {
-      for (const node of done.toReversed()) await node.driver.activate?.();
+      await takeBackAll(core, done);
+      for (const edge of asked) edge.parent.activate?.(edge);
       throw error;
     }
-    for (const edge of rootEdges(nodes)) edge.parent.inactivate?.(edge);
   });
 }
 
@@ -49,6 +57,7 @@ export function activateNodes(core: GraphCore): Promise<void> {
     await switchOver(core, flip(nodes, true));
     try {
       for (const node of nodes.toReversed()) {
+        if (!isOpen(node)) continue;
         await node.driver.activate?.();
         node.refresh();
       }
@@ -75,15 +84,41 @@ async function alone(core: GraphCore, work: () => Promise<void>): Promise<void> 
   }
 }
 
+/** A backend or a job may be gone, and with it the node, while another node writes back. */
+function isOpen(node: BlockNode): boolean {
+  return node.state === "open";
+}
+
+/** Asks each parent once, those included that came while nodes wrote back. */
+function askParents(nodes: readonly BlockNode[], asked: Set<Edge>): void {
+  for (const edge of rootEdges(nodes)) {
+    if (asked.has(edge)) continue;
+    edge.parent.inactivate?.(edge);
+    asked.add(edge);
+  }
+}
+
+/** What fails here is logged: why the nodes are not handed over is what counts. */
+async function takeBackAll(core: GraphCore, nodes: readonly BlockNode[]): Promise<void> {
+  for (const node of nodes.toReversed()) {
+    try {
+      if (isOpen(node)) await node.driver.activate?.();
+    } catch (error) {
+      core.log(`node '${node.name}' could not be activated again: ${String(error)}`);
+    }
+  }
+}
+
 interface Flip {
   apply(): readonly BlockNode[];
   undo(): void;
 }
 
 function flip(nodes: readonly BlockNode[], active: boolean): Flip {
-  const edges = rootEdges(nodes);
+  let edges: readonly Edge[] = [];
   return {
     apply: () => {
+      edges = rootEdges(nodes);
       for (const node of nodes) node.active = active;
       for (const edge of edges)
         if (active) takeBack(edge);

@@ -66,11 +66,14 @@ export async function setPermissions(
   { perm, shared }: PermissionSet,
 ): Promise<void> {
   assert(edge.parent.kind !== "node", "the permissions of a node's children follow from its own");
-  const old = { perm: edge.perm, shared: edge.shared };
-  const isTightening = (perm & ~old.perm) !== 0 || (old.shared & ~shared) !== 0;
+  // Taken when the change has its turn: another one may come before it.
+  let old: PermissionSet = edge;
+  let isTightening = true;
   try {
     await switchOver(core, {
       apply: () => {
+        old = { perm: edge.perm, shared: edge.shared };
+        isTightening = (perm & ~old.perm) !== 0 || (old.shared & ~shared) !== 0;
         Object.assign(edge, { perm, shared });
         return edge.isAttached ? [edge.node] : [];
       },

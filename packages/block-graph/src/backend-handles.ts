@@ -26,7 +26,7 @@ export interface BackendOptions<Perm extends PermissionName = PermissionName> {
   readonly queueWhenDrained?: boolean;
 }
 
-/** What a backend tells of. */
+/** What a backend tells of, within the graph's own turns: a listener that throws is logged. */
 export interface BackendEvents {
   /** The node's length has changed, in bytes. */
   resized: { readonly size: number };

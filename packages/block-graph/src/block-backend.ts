@@ -229,14 +229,14 @@ export class BlockBackend implements ResizableBackend, EdgeParent {
 
   drainedBegin(): void {
     this.#quiesceCount += 1;
-    if (this.#quiesceCount === 1) this.events.emit("drained", undefined);
+    if (this.#quiesceCount === 1) this.#tell("drained", undefined);
   }
 
   drainedEnd(): void {
     this.#quiesceCount -= 1;
     if (this.#quiesceCount > 0) return;
     this.#queue.restart();
-    this.events.emit("undrained", undefined);
+    this.#tell("undrained", undefined);
   }
 
   drainedPoll(): Promise<void> | undefined {
@@ -244,11 +244,11 @@ export class BlockBackend implements ResizableBackend, EdgeParent {
   }
 
   resized(edge: Edge): void {
-    this.events.emit("resized", { size: edge.node.size });
+    this.#tell("resized", { size: edge.node.size });
   }
 
   nodeChanged(edge: Edge): void {
-    this.events.emit("nodeChanged", { node: edge.node.name });
+    this.#tell("nodeChanged", { node: edge.node.name });
   }
 
   async #close(): Promise<void> {
@@ -258,8 +258,20 @@ export class BlockBackend implements ResizableBackend, EdgeParent {
     }
     const edge = this.#edge;
     this.#edge = undefined;
-    if (edge?.isAttached === true) await this.#graph.detachRoot(edge);
-    this.#nameClaim?.[Symbol.dispose]();
+    try {
+      if (edge?.isAttached === true) await this.#graph.detachRoot(edge);
+    } finally {
+      this.#nameClaim?.[Symbol.dispose]();
+    }
+  }
+
+  /** Tells listeners. The graph calls in the middle of its changes, so one that throws is logged. */
+  #tell<Name extends keyof BackendEvents>(name: Name, value: BackendEvents[Name]): void {
+    try {
+      this.events.emit(name, value);
+    } catch (error) {
+      this.#graph.core.log(`${this.describe()}: a listener of '${name}' failed: ${String(error)}`);
+    }
   }
 
   /** Whether a request may start now instead of waiting in the queue. */

@@ -1,21 +1,23 @@
-import type {
-  BlockChild,
-  BlockDriver,
-  BlockLimits,
-  BlockStatus,
-  ChainStatusOptions,
-  CheckOptions,
-  CheckResult,
-  DriverFlags,
-  ImageInfo,
-  Permission,
-  PermissionSet,
-  RequestOptions,
-  RoleMask,
-  StatusOptions,
-  TruncateOptions,
+import {
+  type BlockChild,
+  type BlockDriver,
+  type BlockLimits,
+  type BlockStatus,
+  type ChainStatusOptions,
+  type CheckOptions,
+  type CheckResult,
+  type DriverFlags,
+  type ImageInfo,
+  type Permission,
+  type PermissionSet,
+  type RequestOptions,
+  type RoleMask,
+  rejected,
+  type StatusOptions,
+  type TruncateOptions,
 } from "@blocklayer/driver";
 import type { BlockNode } from "./block-node.ts";
+import { noMedium } from "./io/request-checks.ts";
 import type { OperationBlock } from "./op-blockers.ts";
 import type { EdgeParent } from "./parent.ts";
 
@@ -116,7 +118,7 @@ export class Edge implements BlockChild {
   }
 
   blockStatus(offset: number, length: number, options?: StatusOptions): Promise<BlockStatus> {
-    return this.node.io.blockStatus(offset, length, options);
+    return this.#ask(() => this.node.io.blockStatus(offset, length, options));
   }
 
   chainStatus(
@@ -124,7 +126,7 @@ export class Edge implements BlockChild {
     length: number,
     options?: ChainStatusOptions,
   ): Promise<BlockStatus & { readonly depth: number }> {
-    return this.node.io.chainStatus(offset, length, options);
+    return this.#ask(() => this.node.io.chainStatus(offset, length, options));
   }
 
   truncate(size: number, options?: TruncateOptions): Promise<void> {
@@ -156,14 +158,23 @@ export class Edge implements BlockChild {
   }
 
   getInfo(): Promise<ImageInfo> {
-    return this.node.io.getInfo();
+    return this.#ask(() => this.node.io.getInfo());
   }
 
   check(options?: CheckOptions): Promise<CheckResult> {
-    return this.node.io.check(options);
+    return this.#ask(() => this.node.io.check(options));
   }
 
   allocatedSize(): Promise<number | undefined> {
-    return this.node.io.allocatedSize();
+    return this.#ask(() => this.node.io.allocatedSize());
+  }
+
+  freeSpace(): Promise<number | undefined> {
+    return this.#ask(() => this.node.io.freeSpace());
+  }
+
+  /** A question, which only an edge that leads somewhere may ask; for requests the node's request path sees to it. */
+  #ask<T>(question: () => Promise<T>): Promise<T> {
+    return this.isAttached ? question() : rejected(noMedium(this.node));
   }
 }

@@ -264,7 +264,7 @@ export class Graph<Drivers extends readonly DriverDefinition[] = readonly Driver
     return drainAll(this.core);
   }
 
-  /** Adds an extension; it is asked for nodes opened from now on. */
+  /** Adds an extension. It is told of all turning points from now on; nodes that are open already open no more. */
   use(extension: GraphExtension): Disposable {
     this.core.extensions.add(extension);
     return { [Symbol.dispose]: () => void this.core.extensions.delete(extension) };

@@ -1,5 +1,6 @@
 import type {
   BlockChild,
+  ChildOptionState,
   FreezeHold,
   GenericNodeOptions,
   ImageReferencePolicy,
@@ -56,8 +57,10 @@ export class GraphNodeHost implements NodeHost {
     return this.#node.children;
   }
 
-  hasChildOption(name: string): boolean {
-    return typeof (this.#node.spec.children.get(name) ?? undefined) !== "undefined";
+  childOption(name: string): ChildOptionState {
+    const option = this.#node.spec.children.get(name);
+    if (option === undefined) return "absent";
+    return option === null ? "null" : "given";
   }
 
   async openChild(name: string, role: RoleMask, options?: unknown): Promise<BlockChild> {

@@ -3,7 +3,7 @@ import type { Edge } from "./edge.ts";
 /**
  * Who holds an edge to a node: another node, a `BlockBackend`, a job, an export.
  *
- * Callbacks are synchronous, may not start graph surgery and may not throw.
+ * Callbacks are synchronous, may not start graph surgery and, but for {@link EdgeParent.inactivate}, may not throw.
  *
  * @see spec/graph.md sections 1 and 5
  */
@@ -29,8 +29,11 @@ export interface EdgeParent {
   resized?(edge: Edge): void;
   /** The edge leads to another node now. Called within the turn of the change, before drained sections end. */
   nodeChanged?(edge: Edge): void;
-  /** The node is inactive from here on: the parent gives up writing, or throws to refuse. */
+  /**
+   * The node becomes inactive: the parent gives up writing, or throws to refuse. It is
+   * told {@link activate} if the node stays active after all.
+   */
   inactivate?(edge: Edge): void;
-  /** The node is active again. */
+  /** The node is active, again or still. */
   activate?(edge: Edge): void;
 }

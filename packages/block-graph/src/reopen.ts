@@ -19,8 +19,7 @@ export async function reopenNodes(
   core: GraphCore,
   list: readonly Readonly<Record<string, unknown>>[],
 ): Promise<void> {
-  const queue = reopenQueue(core, list);
-  await runChange(core, [new ReopenStep(core, queue)]);
+  await runChange(core, [new ReopenStep(core, () => reopenQueue(core, list))]);
 }
 
 /** Changes one option and keeps the others. */
@@ -29,13 +28,15 @@ export async function setReadOnly(
   node: BlockNode,
   readOnly: boolean,
 ): Promise<void> {
-  core.node(node.name, nodeNotFound);
-  const spec: NodeSpec = {
-    ...node.spec,
-    generic: { ...node.spec.generic, readOnly },
-    written: { ...node.spec.written, "read-only": readOnly },
+  const queue = (): readonly ReopenEntry[] => {
+    core.node(node.name, nodeNotFound);
+    const spec: NodeSpec = {
+      ...node.spec,
+      generic: { ...node.spec.generic, readOnly },
+      written: { ...node.spec.written, "read-only": readOnly },
+    };
+    return reopenQueue(core, [], [{ node, spec, children: new Map() }]);
   };
-  const queue = reopenQueue(core, [], [{ node, spec, children: new Map() }]);
   await runChange(core, [new ReopenStep(core, queue)]);
 }
 
@@ -43,16 +44,19 @@ export async function setReadOnly(
 class ReopenStep implements GraphStep {
   readonly name = "reopen";
   readonly #core: GraphCore;
-  readonly #queue: readonly ReopenEntry[];
+  readonly #queueNow: () => readonly ReopenEntry[];
+  #queue: readonly ReopenEntry[] = [];
   readonly #prepared: { readonly node: BlockNode; readonly reopen: PreparedReopen }[] = [];
   readonly #undoExtensions: (() => void)[] = [];
 
-  constructor(core: GraphCore, queue: readonly ReopenEntry[]) {
+  /** @param queueNow - works out what to do when the change has the graph for itself: others may come before it */
+  constructor(core: GraphCore, queueNow: () => readonly ReopenEntry[]) {
     this.#core = core;
-    this.#queue = queue;
+    this.#queueNow = queueNow;
   }
 
   get touches(): readonly BlockNode[] {
+    this.#queue = this.#queueNow();
     const touched = new Set<BlockNode>();
     for (const { node, children } of this.#queue) {
       for (const below of subtree(node)) touched.add(below);

@@ -91,7 +91,7 @@ function attemptInTurn(
     core.links.rollback();
     return { bereft: undefined, unprepared };
   }
-  grant(plan.grants, ready);
+  grant(core, plan.grants, ready);
   change.commit?.();
   return { bereft: settleLinks(core) };
 }
@@ -106,6 +106,7 @@ function giveUpInTurn(
   try {
     const { grants } = planPermissions(new Set([...roots, ...core.links.affectedNodes()]));
     grant(
+      core,
       grants.filter(({ node, granted }) => isReady(node, granted, ready)),
       ready,
     );
@@ -125,12 +126,21 @@ function isReady(
   return samePermissions(ready.get(node), granted);
 }
 
-function grant(grants: PermissionPlan["grants"], ready: Map<BlockNode, PermissionSet>): void {
+/** Too late to fail: a driver that throws has been asked before, so it is logged and the others are told. */
+function grant(
+  core: GraphCore,
+  grants: PermissionPlan["grants"],
+  ready: Map<BlockNode, PermissionSet>,
+): void {
   for (const { node, granted } of grants) {
     if (!isOpen(node)) continue;
     node.granted = granted;
     ready.delete(node);
-    node.driver.setPermissions?.(granted);
+    try {
+      node.driver.setPermissions?.(granted);
+    } catch (error) {
+      core.log(`node '${node.name}': the driver did not take its permissions: ${String(error)}`);
+    }
   }
 }
 

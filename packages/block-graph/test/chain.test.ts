@@ -106,6 +106,10 @@ describe("freezing a chain", () => {
     hold.release();
     hold[Symbol.dispose]();
     expect(frozen()).toEqual(["base"]);
+    const again = r.graph.freezeChain(node("f2"), node("mid"));
+    hold.release();
+    expect(frozen()).toHaveLength(4);
+    again.release();
     below.release();
     expect(frozen()).toEqual([]);
   });

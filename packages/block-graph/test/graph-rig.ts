@@ -26,11 +26,14 @@ export class Script {
   readonly wait: Map<string, Promise<void>> = new Map();
   /** Called at every asynchronous step; may throw. */
   onStep: (step: string) => void = () => undefined;
+  /** How many microtasks an asynchronous step takes at least. */
+  turns: () => number = () => 0;
 
   /** A step of a driver that may wait and fail. */
   async step(node: string, what: string): Promise<void> {
     this.#note(node, what);
     this.onStep(`${node} ${what}`);
+    for (let turn = this.turns(); turn > 0; turn -= 1) await Promise.resolve();
     await this.wait.get(`${node} ${what}`);
   }
 
@@ -229,7 +232,7 @@ export function layer<const Name extends string>(
     open: async (host, options) => {
       await script.step(host.nodeName, "open");
       for (const { name, role } of settings.children) {
-        if (host.hasChildOption(name)) await host.openChild(name, role as number);
+        if (host.childOption(name) === "given") await host.openChild(name, role as number);
       }
       await script.step(host.nodeName, "opened");
       const driver = new LayerDriver(settings.name, host, script, options);

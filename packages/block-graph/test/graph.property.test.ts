@@ -172,6 +172,16 @@ class World {
     else this.drains.push(await this.rig.graph.drainAll());
   }
 
+  /** Does steps one after the other, among those of others; what is refused is no matter here. */
+  async actAll(steps: readonly Act[], delay: number): Promise<void> {
+    for (const act of steps) {
+      for (let turn = 0; turn < delay; turn += 1) await Promise.resolve();
+      await this.act(act).catch((error: unknown) => {
+        if (!(error instanceof BlockError) && !(error instanceof AggregateError)) throw error;
+      });
+    }
+  }
+
   /** Lets go of everything. */
   async finish(): Promise<void> {
     this.rig.script.onStep = () => undefined;
@@ -265,6 +275,44 @@ it("random surgery with failures anywhere keeps every rule, and what fails chang
       const closed = script.log.filter((line) => line.endsWith(" close"));
       expect(new Set(closed).size).toBe(closed.length);
     }),
+    { numRuns: 200 },
+  );
+});
+
+it("random surgery by several at once keeps every rule", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(
+        fc.array(fc.record({ act: acts, delay: fc.nat(6) }), { minLength: 1, maxLength: 3 }),
+        {
+          minLength: 1,
+          maxLength: 3,
+        },
+      ),
+      fc.array(fc.nat(8), { minLength: 1, maxLength: 20 }),
+      fc.nat(40),
+      async (rounds, turns, failEvery) => {
+        const world = new World();
+        await world.start();
+        const { script } = world.rig;
+        let steps = 0;
+        script.turns = () => turns[steps % turns.length] ?? 0;
+        script.onStep = (step) => {
+          steps += 1;
+          if (failEvery > 4 && steps % failEvery === 0) {
+            throw new BlockError("EIO", `${step} failed as told`);
+          }
+        };
+        for (const round of rounds) {
+          await Promise.all(round.map(({ act, delay }) => world.actAll(act, delay)));
+          await settle();
+          checkGraph(world.rig.graph);
+        }
+        await world.finish();
+        const closed = script.log.filter((line) => line.endsWith(" close"));
+        expect(new Set(closed).size).toBe(closed.length);
+      },
+    ),
     { numRuns: 200 },
   );
 });

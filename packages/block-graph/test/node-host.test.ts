@@ -34,11 +34,12 @@ describe("the host of a driver", () => {
     const { host } = await hosted({ backing: null });
     expect([host.nodeName, host.options.readOnly, host.autoReadOnly]).toEqual(["n", false, false]);
     expect([...host.children.keys()]).toEqual(["file"]);
-    expect(["file", "backing", "x"].map((name) => host.hasChildOption(name))).toEqual([
-      true,
-      false,
-      false,
+    expect(["file", "backing", "x"].map((name) => host.childOption(name))).toEqual([
+      "given",
+      "null",
+      "absent",
     ]);
+    await expect(host.openChild("backing", Role.cow)).rejects.toMatchObject({ code: "EINVAL" });
     await expect(host.openChild("x", Role.data)).rejects.toMatchObject({
       code: "EINVAL",
       message: 'A block device must be specified for "x"',

@@ -1,5 +1,5 @@
-import { type BlockDriver, Permissions, RequestFlag, Role } from "@blocklayer/driver";
-import { patternBytes, ScriptedDriver } from "@blocklayer/driver-tests";
+import { Permissions, RequestFlag, Role } from "@blocklayer/driver";
+import { ScriptedDriver } from "@blocklayer/driver-tests";
 import { BlockError } from "@blocklayer/errors";
 import { describe, expect, it } from "vitest";
 import { diskNode, rigNode, rootEdge } from "./io-rig.ts";
@@ -177,115 +177,6 @@ describe("make-empty", () => {
   });
 });
 
-describe("offloaded copies", () => {
-  /** A disk that copies between disks of its kind. */
-  function copying(
-    size: number,
-    limits = {},
-  ): { driver: BlockDriver; log: string[]; bytes: Uint8Array } {
-    const logged = loggedDisk({ size, limits });
-    const { disk } = logged;
-    const log: string[] = [];
-    const driver: BlockDriver = Object.assign(logged.driver, {
-      copyRangeFrom: ((offset, target, targetOffset, length, options) => {
-        log.push(`from ${offset}+${length}`);
-        return target.copyRangeTo(driver, offset, targetOffset, length, options);
-      }) satisfies BlockDriver["copyRangeFrom"],
-      copyRangeTo: (async (source, sourceOffset, offset, length) => {
-        log.push(`to ${offset}+${length}`);
-        const buffer = new Uint8Array(length);
-        await source.pread(sourceOffset, buffer);
-        await driver.pwrite?.(offset, buffer);
-      }) satisfies BlockDriver["copyRangeTo"],
-    });
-    return { driver, log, bytes: disk.bytes };
-  }
-
-  it("copy in pieces, and are writes to those who watch the target", async () => {
-    const source = copying(8192, { maxTransfer: 2048 });
-    const target = copying(8192);
-    source.bytes.set(patternBytes(8192, 1));
-    const sourceNode = rigNode({ name: "source", driver: () => source.driver });
-    const targetNode = filterLayer(
-      "filter",
-      rigNode({ name: "target", driver: () => target.driver }),
-    );
-    const seen: string[] = [];
-    targetNode.addObserver({
-      afterWrite: ({ kind, offset, length }) => void seen.push(`${kind} ${offset}+${length}`),
-    });
-    await rootEdge(sourceNode).copyRangeFrom(1024, rootEdge(targetNode), 0, 4096);
-    expect(source.log).toEqual(["from 1024+2048", "from 3072+2048"]);
-    expect(target.log).toEqual(["to 0+2048", "to 2048+2048"]);
-    expect(seen).toEqual(["write 0+2048", "write 2048+2048"]);
-    expect(target.bytes.subarray(0, 4096)).toEqual(source.bytes.subarray(1024, 5120));
-    expect(sourceNode.io.inFlight + targetNode.io.inFlight).toBe(0);
-  });
-
-  it.each([
-    ["a source that cannot", "from", 0, 512, "Driver 'x-test' does not support offloaded copies"],
-    ["a target that cannot", "to", 0, 512, "Driver 'x-test' does not support offloaded copies"],
-    [
-      "a range that is not aligned",
-      "none",
-      10,
-      512,
-      "offloaded copy of 512 bytes at 10 is not aligned to 512",
-    ],
-    [
-      "a range beyond the source",
-      "none",
-      4096,
-      512,
-      "offloaded copy of 512 bytes at 4096 ends beyond the node",
-    ],
-  ])("with %s are ENOTSUP", async (_title, missing, offset, length, message) => {
-    const source = copying(4096, { requestAlignment: 512 }).driver;
-    const target = copying(4096, { requestAlignment: 512 }).driver;
-    if (missing === "from") Object.assign(source, { copyRangeFrom: undefined });
-    if (missing === "to") Object.assign(target, { copyRangeTo: undefined });
-    const from = rootEdge(rigNode({ driver: () => source }));
-    const to = rootEdge(rigNode({ driver: () => target }));
-    await expect(from.copyRangeFrom(offset, to, 0, length)).rejects.toMatchObject({
-      code: "ENOTSUP",
-      message,
-    });
-  });
-
-  it("of nothing succeed", async () => {
-    const { node } = diskNode({ size: 4096 });
-    const edge = rootEdge(node);
-    await edge.copyRangeFrom(0, edge, 0, 0);
-    await edge.copyRangeTo(node.driver, 0, 0, 0);
-  });
-
-  it("into a read-only node are EPERM, beyond the end without resize EIO", async () => {
-    const source = copying(4096);
-    const from = rootEdge(rigNode({ driver: () => source.driver }));
-    const readOnly = rootEdge(
-      rigNode({ driver: () => copying(4096).driver, generic: { readOnly: true } }),
-    );
-    await expect(from.copyRangeFrom(0, readOnly, 0, 512)).rejects.toMatchObject({ code: "EPERM" });
-    const narrow = rootEdge(rigNode({ driver: () => copying(4096).driver }), Permissions.write);
-    await expect(from.copyRangeFrom(0, narrow, 4096, 512)).rejects.toMatchObject({ code: "EIO" });
-  });
-
-  it("wait for a request that serialises on either side", async () => {
-    const order: string[] = [];
-    const source = copying(4096, { requestAlignment: 512 });
-    const node = rigNode({ driver: () => source.driver });
-    const edge = rootEdge(node);
-    const request = node.io.tracker.begin("write", 0, 512);
-    node.io.tracker.serialise(request, 1);
-    const copy = edge.copyRangeFrom(0, edge, 2048, 512).then(() => order.push("copied"));
-    await turns();
-    expect(source.log).toEqual([]);
-    node.io.tracker.end(request);
-    await copy;
-    expect(order).toEqual(["copied"]);
-  });
-});
-
 describe("questions about the image", () => {
   it("getInfo is the driver's, a filter's is its child's, else ENOTSUP", async () => {
     const { node: below } = diskNode({ size: 512 });
@@ -311,6 +202,25 @@ describe("questions about the image", () => {
       message: "This image format does not support checks",
       context: { node: "node0", operation: "check" },
     });
+  });
+
+  it("freeSpace is the driver's, else the least of what stores for it, unknown if nobody knows", async () => {
+    const disk = (name: string, free: number | undefined): ReturnType<typeof rigNode> =>
+      rigNode({
+        name,
+        driver: () => loggedDisk({ size: 1 }, { freeSpace: () => Promise.resolve(free) }).driver,
+      });
+    const over = (first: number | undefined): ReturnType<typeof rigNode> =>
+      rigNode({
+        driver: () => loggedDisk({ size: 512 }).driver,
+        children: {
+          file: { node: disk("a", first), role: Role.metadata },
+          data: { node: disk("b", undefined), role: Role.data },
+          backing: { node: disk("c", 1), role: Role.cow },
+        },
+      });
+    expect(await rootEdge(over(20)).freeSpace()).toBe(20);
+    expect(await rootEdge(over(undefined)).freeSpace()).toBeUndefined();
   });
 
   it("allocatedSize is the driver's, else the sum over what stores for it, unknown if one is", async () => {

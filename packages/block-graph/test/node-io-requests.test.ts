@@ -1,6 +1,7 @@
-import { completed, Permissions, RequestFlag } from "@blocklayer/driver";
+import { completed, Permissions, RequestFlag, type RequestOptions } from "@blocklayer/driver";
 import { patternBytes, ScriptedDriver } from "@blocklayer/driver-tests";
 import { describe, expect, it } from "vitest";
+import type { Edge } from "../src/edge.ts";
 import { diskNode, rigNode, rootEdge } from "./io-rig.ts";
 import { loggedDisk } from "./logged-disk.ts";
 
@@ -232,18 +233,25 @@ describe("arguments", () => {
     }
   });
 
-  it.each(["pread", "pwrite", "flush"] as const)(
-    "an aborted signal keeps a %s from starting",
-    async (operation) => {
-      const { driver, log } = loggedDisk({ size: 4096 });
-      const edge = rootEdge(rigNode({ driver: () => driver }));
-      const options = { signal: AbortSignal.abort(new Error("stop")) };
-      const request =
-        operation === "flush"
-          ? edge.flush(options)
-          : edge[operation](0, new Uint8Array(512), options);
-      await expect(request).rejects.toThrow("stop");
-      expect(log).toEqual([]);
-    },
-  );
+  it.each<[string, (edge: Edge, options: RequestOptions) => Promise<void>]>([
+    ["pread", (edge, options) => edge.pread(0, new Uint8Array(512), options)],
+    ["pwrite", (edge, options) => edge.pwrite(0, new Uint8Array(512), options)],
+    ["pwriteZeroes", (edge, options) => edge.pwriteZeroes(0, 512, options)],
+    ["pdiscard", (edge, options) => edge.pdiscard(0, 512, options)],
+    ["flush", (edge, options) => edge.flush(options)],
+    ["truncate", (edge, { signal }) => edge.truncate(512, signal === undefined ? {} : { signal })],
+    ["makeEmpty", (edge, options) => edge.makeEmpty(options)],
+    ["copyRangeFrom", (edge, options) => edge.copyRangeFrom(0, edge, 512, 512, options)],
+    ["copyRangeTo", (edge, options) => edge.copyRangeTo(edge.node.driver, 0, 512, 512, options)],
+  ])("an aborted signal keeps a %s from starting", async (_operation, request) => {
+    const reached = (): Promise<never> => Promise.reject(new Error("reached the driver"));
+    const { driver, log } = loggedDisk(
+      { size: 4096 },
+      { makeEmpty: reached, copyRangeFrom: reached, copyRangeTo: reached },
+    );
+    const node = rigNode({ driver: () => driver });
+    const signal = AbortSignal.abort(new Error("stop"));
+    await expect(request(rootEdge(node), { signal })).rejects.toThrow("stop");
+    expect([log, node.io.inFlight]).toEqual([[], 0]);
+  });
 });

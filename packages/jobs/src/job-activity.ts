@@ -37,7 +37,7 @@ export abstract class JobActivity implements JobContext {
     this.flow = new JobFlow(home.env, {
       isCancelled: () => this.#isCancelled,
       quiesce: () => this.driver.pause?.(),
-      restart: () => this.driver.resume?.(),
+      restart: () => this.guard(() => this.driver.resume?.()),
       showPaused: (paused) => this.showPaused(paused),
       reportDefect: (error) => home.reportDefect(error),
     });
@@ -83,7 +83,11 @@ export abstract class JobActivity implements JobContext {
 
   get isQuiescent(): boolean {
     if (!this.flow.busy || this.isCompleted) return true;
-    return this.driver.drainedPoll === undefined ? false : !this.driver.drainedPoll();
+    let isActive = true;
+    this.guard(() => {
+      isActive = this.driver.drainedPoll?.() ?? true;
+    });
+    return !isActive;
   }
 
   pausePoint(): Promise<void> {

@@ -2,7 +2,8 @@ import type { Job } from "./job.ts";
 import type { TransactionStep } from "./transaction.ts";
 
 /**
- * The start of a job as a step of a transaction: made in `prepare`, started by `commit`. When the transaction
+ * The start of a job as a step of a transaction: made in `prepare`, started by `commit` unless it was cancelled in
+ * between. When the transaction
  * aborts the job is cancelled before it was ever started, and gone when `clean` is done.
  *
  * @see spec/jobs.md section 16
@@ -28,7 +29,8 @@ export class JobStartStep implements TransactionStep {
   }
 
   commit(): void {
-    this.#job?.start();
+    // Whoever was told of the job may have cancelled it while other steps were prepared.
+    if (this.#job?.status === "created") this.#job.start();
   }
 
   abort(): void {

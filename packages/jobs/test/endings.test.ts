@@ -168,6 +168,27 @@ describe("a callback that must not fail but does", () => {
     expect(events.at(-1)).toBe("j:null");
   });
 
+  it("changes nothing when it is the driver's resume, or its word on what is in flight", async () => {
+    const { manager, defects } = bench();
+    const driver = new ScriptedDriver();
+    const fail = (what: string) => () => {
+      throw new Error(what);
+    };
+    Object.assign(driver, { resume: fail("resume"), drainedPoll: fail("drainedPoll") });
+    const { job } = scripted(manager, "j", {}, driver);
+    job.start();
+    job.drainPause();
+    // Nobody knows, so it counts as busy.
+    expect(job.isQuiescent).toBe(false);
+    await job.quiescent();
+    job.drainResume();
+    driver.finish();
+    expect(await job.completed()).toBeUndefined();
+    expect(new Set(defects.map(String))).toEqual(
+      new Set(words("Error: drainedPoll, Error: resume")),
+    );
+  });
+
   it("counts as force when it is the driver's cancel, and as failure never when it is abort", async () => {
     const { manager, defects } = bench();
     const driver = new ScriptedDriver();

@@ -208,5 +208,6 @@ describe("every sequence of actions does what the model does", () => {
       const count = await walk(ids, modelAfter(ids, auto, prefix), prefix, depth);
       expect(count).toBeGreaterThan(1000);
     },
+    60_000,
   );
 });

@@ -265,6 +265,19 @@ describe("jobs started by a transaction command", () => {
     await stage.manager.cancelAll();
   });
 
+  it("and cancelled before all are made are not started, and that is no failure", async () => {
+    const stage = bench();
+    const cancelFirst = {
+      prepare: () => stage.manager.get("a").cancel({ force: true }),
+    };
+    const first = new JobStartStep(() => scripted(stage.manager, "a").job);
+    const second = new JobStartStep(() => scripted(stage.manager, "b").job);
+    await runTransaction([first, cancelFirst, second]);
+    await settle();
+    expect([first.job?.status, second.job?.status]).toEqual(["null", "running"]);
+    await stage.manager.cancelAll();
+  });
+
   it.each([true, false])("are gone if one can not be made (grouped: %s)", async (grouped) => {
     const stage = bench();
     const { made, done } = start(stage, ["a", "b", "a"], grouped);

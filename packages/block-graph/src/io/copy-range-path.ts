@@ -1,7 +1,12 @@
-import type { BlockChild, BlockDriver, RequestOptions } from "@blocklayer/driver";
+import {
+  type BlockChild,
+  type BlockDriver,
+  RequestFlag,
+  type RequestOptions,
+} from "@blocklayer/driver";
 import { isAligned } from "@blocklayer/offsets";
 import type { Edge } from "../edge.ts";
-import { driverOptions, transferMax } from "./driver-transfer.ts";
+import { driverOptions, stabilise, transferMax } from "./driver-transfer.ts";
 import type { NodeIo } from "./node-io.ts";
 import {
   checkEnd,
@@ -38,18 +43,14 @@ export async function copyRangeFrom(
   if (length === 0) return;
   if (node.driver.copyRangeFrom === undefined) throw notSupported(node, name, "offloaded copies");
   refuseOddRange(io, name);
-  if (offset + length > node.size) {
-    throw requestError(
-      node,
-      "ENOTSUP",
-      `offloaded copy of ${length} bytes at ${offset} ends beyond the node`,
-      name,
-    );
-  }
+  refuseBeyondEnd(io, name);
   options?.signal?.throwIfAborted();
   const request = io.tracker.begin("read", offset, length);
   try {
     await io.tracker.waitForConflicts(request, options?.signal);
+    // The node may have become shorter meanwhile.
+    refuseBeyondEnd(io, name);
+    // The flags are about the writing side.
     const forDriver = driverOptions(options?.flags ?? 0, options?.signal);
     await inPieces(io, length, (position, pieceLength) =>
       node.driver.copyRangeFrom?.(
@@ -86,9 +87,12 @@ export async function copyRangeTo(
   const request = io.tracker.begin("write", offset, length);
   try {
     await io.tracker.waitForConflicts(request, options?.signal);
-    const forDriver = driverOptions(flags, options?.signal);
-    await change(io, "write", offset, length, flags, () =>
-      inPieces(io, length, (position, pieceLength) =>
+    checkEnd(node, edge, name);
+    // A driver that writes `fua` natively need not copy so.
+    const known = flags & node.driver.flags.write & ~RequestFlag.fua;
+    const forDriver = driverOptions(known, options?.signal);
+    await change(io, "write", offset, length, flags, async () => {
+      await inPieces(io, length, (position, pieceLength) =>
         node.driver.copyRangeTo?.(
           source,
           otherOffset + position,
@@ -96,11 +100,19 @@ export async function copyRangeTo(
           pieceLength,
           forDriver,
         ),
-      ),
-    );
+      );
+      if ((flags & RequestFlag.fua) !== 0) await stabilise(io);
+    });
   } finally {
     io.tracker.end(request);
   }
+}
+
+function refuseBeyondEnd(io: NodeIo, name: RequestName): void {
+  const { offset, length } = name;
+  if (offset + length <= io.node.size) return;
+  const message = `offloaded copy of ${length} bytes at ${offset} ends beyond the node`;
+  throw requestError(io.node, "ENOTSUP", message, name);
 }
 
 /** What is not aligned cannot be padded when the bytes do not pass through here; the caller reads and writes. */

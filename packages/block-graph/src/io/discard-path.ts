@@ -1,7 +1,8 @@
 import { type BlockLimits, completed, type RequestOptions } from "@blocklayer/driver";
 import { alignDown, alignUp } from "@blocklayer/offsets";
+import type { BlockNode } from "../block-node.ts";
 import type { Edge } from "../edge.ts";
-import { driverOptions } from "./driver-transfer.ts";
+import { driverOptions, unitMax } from "./driver-transfer.ts";
 import type { NodeIo } from "./node-io.ts";
 import {
   checkRange,
@@ -29,14 +30,7 @@ export async function discardRange(
   const { node } = io;
   const name: RequestName = { operation: "pdiscard", offset, length };
   checkRange(node, name);
-  if (offset + length > node.size) {
-    throw requestError(
-      node,
-      "EIO",
-      `discard of ${length} bytes at ${offset} ends beyond the ${node.size} bytes of the node`,
-      name,
-    );
-  }
+  checkInside(node, name);
   if (length === 0 || node.options.discard === "ignore" || node.driver.pdiscard === undefined)
     return;
   const flags = options?.flags ?? 0;
@@ -45,12 +39,22 @@ export async function discardRange(
   const request = io.tracker.begin("discard", offset, length);
   try {
     await io.tracker.waitForConflicts(request, options?.signal);
+    // The node may have become shorter meanwhile.
+    checkInside(node, name);
     await change(io, "discard", offset, length, flags, () =>
       discardPieces(io, offset, offset + length, driverOptions(0, options?.signal)),
     );
   } finally {
     io.tracker.end(request);
   }
+}
+
+/** A discard never makes a node longer, whatever the edge may do. */
+function checkInside(node: BlockNode, name: RequestName): void {
+  const { offset, length } = name;
+  if (offset + length <= node.size) return;
+  const message = `discard of ${length} bytes at ${offset} ends beyond the ${node.size} bytes of the node`;
+  throw requestError(node, "EIO", message, name);
 }
 
 async function discardPieces(
@@ -73,11 +77,10 @@ function discardPieceLength(limits: BlockLimits, position: number, end: number):
   const { requestAlignment, pdiscardAlignment, maxPdiscard } = limits;
   const alignment = Math.max(pdiscardAlignment, requestAlignment);
   const boundary = alignUp(position, alignment);
-  if (boundary > position) return Math.min(boundary, end) - position;
+  const lengthMax = unitMax(maxPdiscard, alignment, requestAlignment);
+  if (boundary > position) return Math.min(boundary - position, end - position, lengthMax);
   const whole = alignDown(end - position, alignment);
-  const length = whole === 0 ? end - position : whole;
-  if (maxPdiscard === 0) return length;
-  return Math.min(length, Math.max(alignDown(maxPdiscard, alignment), requestAlignment));
+  return Math.min(whole === 0 ? end - position : whole, lengthMax);
 }
 
 async function ignoringNotSupported(promise: Promise<void>): Promise<void> {

@@ -175,13 +175,24 @@ function zeroPieceLength(
   if (!isNative) return Math.min(end - position, bounceMax(limits));
   const alignment = Math.max(pwriteZeroesAlignment, requestAlignment);
   const boundary = alignUp(position, alignment);
+  const lengthMax = unitMax(maxPwriteZeroes, alignment, requestAlignment);
   // Bytes before the first boundary, and after the last one, go by themselves.
   if (boundary > position)
-    return Math.min(boundary, end, position + transferMax(limits)) - position;
+    return Math.min(boundary - position, end - position, transferMax(limits), lengthMax);
   const whole = alignDown(end - position, alignment);
-  const length = whole === 0 ? end - position : whole;
-  if (maxPwriteZeroes === 0) return length;
-  return Math.min(length, Math.max(alignDown(maxPwriteZeroes, alignment), requestAlignment));
+  return Math.min(whole === 0 ? end - position : whole, lengthMax);
+}
+
+/**
+ * Returns the longest piece for a limit that a driver sets: whole units of its preferred alignment if at least one
+ * fits, else whole blocks.
+ *
+ * @param limit - bytes, 0 for none
+ */
+export function unitMax(limit: number, alignment: number, requestAlignment: number): number {
+  if (limit === 0) return Number.POSITIVE_INFINITY;
+  const unit = limit >= alignment ? alignment : requestAlignment;
+  return Math.max(alignDown(limit, unit), requestAlignment);
 }
 
 /** @returns `false` when the driver cannot zero this piece and zero bytes may be written instead */

@@ -15,16 +15,17 @@ import {
   type StatusOptions,
   type TruncateOptions,
 } from "@blocklayer/driver";
-import { assert, BlockError } from "@blocklayer/errors";
+import { assert } from "@blocklayer/errors";
 import { filterChild } from "../chain.ts";
 import type { Edge } from "../edge.ts";
 import { type ChainStatus, chainStatus, layerStatus } from "./block-status.ts";
 import { copyRangeFrom, copyRangeTo } from "./copy-range-path.ts";
 import { discardRange } from "./discard-path.ts";
 import { flushNode } from "./flush-path.ts";
-import { allocatedSize, checkImage, imageInfo } from "./image-queries.ts";
+import { allocatedSize, checkImage, freeSpace, imageInfo } from "./image-queries.ts";
 import { Payload } from "./payload.ts";
 import { readRange } from "./read-path.ts";
+import { noMedium } from "./request-checks.ts";
 import { RequestState } from "./request-state.ts";
 import { makeNodeEmpty, truncateNode } from "./truncate-path.ts";
 import { writeRange, zeroRange } from "./write-path.ts";
@@ -181,6 +182,11 @@ export class NodeIo extends RequestState {
   /** Bytes occupied in storage, `undefined` where unknown. */
   allocatedSize(): Promise<number | undefined> {
     return this.counted(() => allocatedSize(this.node));
+  }
+
+  /** Bytes by which the storage below may still grow, `undefined` where unknown. */
+  freeSpace(): Promise<number | undefined> {
+    return this.counted(() => freeSpace(this.node));
   }
 
   /** Makes requests fail that wait for something that may never come; a filter without a way asks its child. */
@@ -358,9 +364,7 @@ export class NodeIo extends RequestState {
 
   /** Counts a request that comes through an edge, which has to lead here. */
   #attached(edge: Edge | undefined, work: () => Promise<void>): Promise<void> {
-    if (edge !== undefined && !edge.isAttached) {
-      return rejected(new BlockError("ENOMEDIUM", "No medium found", { node: this.node.name }));
-    }
+    if (edge !== undefined && !edge.isAttached) return rejected(noMedium(this.node));
     return this.counted(work);
   }
 }

@@ -77,16 +77,29 @@ export function checkWritable(
   );
 }
 
-/** @throws BlockError `EIO` the range ends beyond the node and the edge may not resize it */
-export function checkEnd(node: BlockNode, edge: Edge, request: RequestName): void {
+/**
+ * @param end - end of what the driver would get, in bytes; default: of the request
+ * @throws BlockError `EIO` that is beyond the node and the edge may not resize it
+ */
+export function checkEnd(
+  node: BlockNode,
+  edge: Edge,
+  request: RequestName,
+  end: number = request.offset + request.length,
+): void {
+  if (end <= node.size || (edge.perm & Permissions.resize) !== 0) return;
   const { operation, offset, length } = request;
-  if (offset + length <= node.size || (edge.perm & Permissions.resize) !== 0) return;
   throw requestError(
     node,
     "EIO",
     `${operation} of ${length} bytes at ${offset} ends beyond the ${node.size} bytes of the node`,
     request,
   );
+}
+
+/** Returns the error of a request through an edge that leads to the node no more. */
+export function noMedium(node: BlockNode): BlockError {
+  return new BlockError("ENOMEDIUM", "No medium found", { node: node.name });
 }
 
 /** Returns the error of an operation that the node's driver does not have. */

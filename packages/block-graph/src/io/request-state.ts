@@ -84,11 +84,6 @@ export class RequestState extends InFlightCounter {
     }
   }
 
-  /** Makes the node as long as a write that went beyond its end. */
-  grown(end: number): void {
-    this.node.setSize(Math.max(end, this.node.driver.size));
-  }
-
   /** Settles what follows from every change of content, also a failed one: then what is stored is unknown. */
   changed(kind: WriteKind, offset: number, length: number, flags: number, error: unknown): void {
     this.writeGeneration += 1;

@@ -10,11 +10,12 @@ import { cowChild, filterChild } from "../chain.ts";
 import type { Edge } from "../edge.ts";
 import type { NodeIo } from "./node-io.ts";
 import { checkWritable, notSupported, type RequestName, requestError } from "./request-checks.ts";
+import type { TrackedRequest } from "./tracked-request.ts";
 
 /**
  * Changes the length of a node. The caller counts it as in flight.
  *
- * What is cut off or added overlaps with no other request meanwhile. Where a backing node is longer than this node
+ * What is cut off or added, and beyond, overlaps with no other request meanwhile. Where a backing node is longer than this node
  * was, the new area is zeroed, so that old backing data does not appear.
  *
  * @see spec/graph.md section 7.11
@@ -34,8 +35,7 @@ export async function truncateNode(
   const oldSize = node.size;
   const request = io.tracker.begin("truncate", Math.min(size, oldSize), Math.abs(size - oldSize));
   try {
-    io.tracker.serialise(request, 1);
-    await io.tracker.waitForConflicts(request, options?.signal);
+    await waitForRest(io, request, size, options?.signal);
     await io.announcer.beforeResize(node.observers, node.size, size);
     io.invalidateStatusCache(Math.min(size, node.size), Math.abs(size - node.size));
     try {
@@ -46,6 +46,27 @@ export async function truncateNode(
     }
   } finally {
     io.tracker.end(request);
+  }
+}
+
+/**
+ * Waits until nothing else is under way in what is cut off or added and beyond it, and keeps others out. So a write
+ * beyond the end, or another change of length, comes completely before or after.
+ */
+async function waitForRest(
+  io: NodeIo,
+  request: TrackedRequest,
+  size: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  io.tracker.serialise(request, 1);
+  request.overlapEnd = Number.POSITIVE_INFINITY;
+  for (;;) {
+    await io.tracker.waitForConflicts(request, signal);
+    const start = Math.min(size, io.node.size);
+    if (start >= request.overlapOffset) return;
+    // What was waited for has made the node shorter: more of it is added now.
+    request.overlapOffset = start;
   }
 }
 

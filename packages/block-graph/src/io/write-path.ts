@@ -1,5 +1,6 @@
 import { RequestFlag, type RequestOptions, type WriteKind } from "@blocklayer/driver";
 import { alignDown, alignUp } from "@blocklayer/offsets";
+import type { BlockNode } from "../block-node.ts";
 import type { Edge } from "../edge.ts";
 import { clusterSizeOf } from "./copy-on-read.ts";
 import {
@@ -71,6 +72,8 @@ export async function writeRange(
   const range = alignRange(io, offset, payload.length);
   if (range.isPadded) refuseUnaligned(io, name, flags);
   await tracked(io, "write", range, options, async () => {
+    // The node may have become shorter while the request waited.
+    checkEnd(node, edge, name, range.end);
     const whole = range.isPadded ? await complete(io, range, payload) : payload;
     await issueWrite(io, range.start, whole, flags, options?.signal);
   });
@@ -99,12 +102,13 @@ export async function zeroRange(
   if (node.options.discard === "ignore") flags &= ~RequestFlag.mayUnmap;
   const range = alignRange(io, offset, length);
   if (range.isPadded) refuseUnaligned(io, name, flags);
-  await tracked(io, "zeroes", range, options, () =>
-    change(io, "zeroes", range.start, range.end - range.start, flags, async () => {
+  await tracked(io, "zeroes", range, options, () => {
+    checkEnd(node, edge, name, range.end);
+    return change(io, "zeroes", range.start, range.end - range.start, flags, async () => {
       await zeroAligned(io, range, flags, options?.signal);
       if (zeroesNeedFlush(io, flags)) await stabilise(io);
-    }),
-  );
+    });
+  });
 }
 
 /** Tracks a write while `work` runs, which begins when nobody overlaps who may not. */
@@ -252,17 +256,28 @@ export async function change(
 ): Promise<void> {
   const { node } = io;
   const end = offset + length;
-  if (end > node.size && kind !== "discard") {
-    await io.announcer.beforeResize(node.observers, node.size, end);
-  }
+  const grows = end > node.size && kind !== "discard";
+  if (grows) await io.announcer.beforeResize(node.observers, node.size, end);
   await io.announcer.before(node.observers, kind, offset, length, flags);
   if (kind !== "write") io.invalidateStatusCache(offset, length);
   try {
     await work();
+    if (grows) checkGrown(node, { operation: kind, offset, length });
   } catch (error) {
+    // A part may have been written, and may have made it longer.
+    if (grows) io.resized();
     io.changed(kind, offset, length, flags, error);
     throw error;
   }
-  if (end > node.size && kind !== "discard") io.grown(end);
+  if (grows) io.resized();
   io.changed(kind, offset, length, flags, undefined);
+}
+
+/** A driver that takes bytes beyond its end and does not become longer has lost them. */
+function checkGrown(node: BlockNode, request: RequestName): void {
+  const { operation, offset, length } = request;
+  const { size } = node.driver;
+  if (offset + length <= size) return;
+  const message = `${operation} of ${length} bytes at ${offset} did not make the node longer than ${size} bytes`;
+  throw requestError(node, "EIO", message, request);
 }
