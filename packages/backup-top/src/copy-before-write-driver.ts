@@ -104,6 +104,7 @@ export class CopyBeforeWriteDriver implements BlockDriver, SnapshotSource {
       clusterSize,
       serialising: parts.serialising,
       onSkip: (offset, length) => this.#view.hide(offset, length),
+      beforeDiscard: (offset, length) => this.#view.readersGone(offset, length),
       ...(parts.initial === undefined ? {} : { initial: parts.initial }),
     });
     this.engine.setDiscardSource(options["x-blocklayer-discard-source"]);

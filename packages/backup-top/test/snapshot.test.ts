@@ -152,7 +152,66 @@ describe("a read of what is discarded meanwhile", () => {
   });
 });
 
+describe("a snapshot whose source is discarded as it is copied", () => {
+  const discarding = { options: { "x-blocklayer-discard-source": true } };
+
+  it("is read from the target while the source is discarded", async () => {
+    const made = await fixture(discarding);
+    const { filter, source, env } = made;
+    source.hold("pdiscard");
+    const call = filter.engine.start(0, CLUSTER, { maxWorkers: 1, maxChunk: CLUSTER });
+    await env.clock.advance(1);
+    expect(source.held).toMatchObject([{ operation: "pdiscard" }]);
+    source.hold("pread");
+    const read = readSnapshot(made, 0, 2 * CLUSTER);
+    source.releaseAll();
+    source.unhold();
+    expect(isSame(await read, made.before.subarray(0, 2 * CLUSTER))).toBe(true);
+    await env.clock.advance(1);
+    await call.done;
+    expect(isSame(await readSnapshot(made, 0, CLUSTER), made.before.subarray(0, CLUSTER))).toBe(
+      true,
+    );
+  });
+
+  it("is not discarded before reads of it from there have ended, and writes wait for the discard", async () => {
+    const made = await fixture(discarding);
+    const { filter, source, env } = made;
+    source.hold("pread");
+    const read = readSnapshot(made, 0, CLUSTER);
+    source.unhold();
+    const call = filter.engine.start(0, CLUSTER, { maxWorkers: 1, maxChunk: CLUSTER });
+    const write = filter.pwrite(0, bytes(10, 9));
+    await env.clock.advance(1);
+    expect(source.log.filter(({ operation }) => operation !== "pread")).toEqual([
+      expect.objectContaining({ operation: "blockStatus" }),
+    ]);
+    source.releaseAll();
+    expect(isSame(await read, made.before.subarray(0, CLUSTER))).toBe(true);
+    await env.clock.advance(1);
+    await call.done;
+    await write;
+    expect(
+      source.log.map(({ operation }) => operation).filter((name) => name !== "blockStatus"),
+    ).toEqual(["pread", "pread", "pdiscard", "pwrite"]);
+    expect(source.bytes[0]).toBe(9);
+  });
+});
+
 describe("clusters that a job leaves out", () => {
+  it("are still shown where a write has saved them before", async () => {
+    const made = await fixture();
+    await made.filter.pdiscard(CLUSTER, CLUSTER);
+    made.filter.engine.reset(0, 3 * CLUSTER);
+    const seen = await readSnapshot(made, CLUSTER, CLUSTER);
+    expect(isSame(seen, made.before.subarray(CLUSTER, 2 * CLUSTER))).toBe(true);
+    for (const cluster of [0, 2]) {
+      await expect(readSnapshot(made, cluster * CLUSTER, 1)).rejects.toMatchObject({
+        code: "EACCES",
+      });
+    }
+  });
+
   it("are not shown, since the target does not hold them", async () => {
     const made = await fixture();
     made.filter.engine.reset(CLUSTER, CLUSTER);

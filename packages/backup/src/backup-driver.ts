@@ -3,6 +3,7 @@ import type { CopyCall } from "@blocklayer/block-copy";
 import type { BlockNode } from "@blocklayer/block-graph";
 import type { BlockJob, BlockJobDriver } from "@blocklayer/block-job";
 import type { BlockError } from "@blocklayer/errors";
+import type { HBitmap } from "@blocklayer/hbitmap";
 import type { JobContext } from "@blocklayer/jobs";
 import { alignUp } from "@blocklayer/offsets";
 import type { BackupRequest } from "./backup-options.ts";
@@ -14,6 +15,8 @@ export interface BackupParts {
   readonly filterNode: BlockNode;
   readonly filter: CopyBeforeWriteDriver;
   readonly syncBitmap: SyncBitmap;
+  /** Until then whoever starts the job takes everything back when it is cancelled. */
+  isStarted(): boolean;
   /** Lets go of the nodes and removes the filter. */
   giveBack(): Promise<void>;
 }
@@ -27,8 +30,8 @@ export class BackupDriver implements BlockJobDriver {
   readonly #parts: BackupParts;
   #blockJob: BlockJob | undefined;
   #call: CopyCall | undefined;
-  /** Why the point in time is lost. */
-  #broken: BlockError | undefined;
+  /** Whether what was copied may be lost: the target could not be flushed. */
+  #isUnstable: boolean = false;
 
   constructor(parts: BackupParts) {
     this.#parts = parts;
@@ -37,14 +40,13 @@ export class BackupDriver implements BlockJobDriver {
   async run(blockJob: BlockJob): Promise<void> {
     this.#blockJob = blockJob;
     const { job } = blockJob;
-    this.#parts.filter.onSnapshotBroken = (error) => {
-      this.#broken = error;
+    this.#parts.filter.onSnapshotBroken = () => {
       this.#call?.cancel();
       job.kick();
     };
     if (this.#parts.request.options.sync === "none") {
       // Guest writes do all the work; the job is there to be cancelled.
-      while (!job.isCancelled && this.#broken === undefined) await job.yield();
+      while (!(job.isCancelled || this.#isBroken)) await job.yield();
       this.#checkIntact();
       return;
     }
@@ -65,13 +67,18 @@ export class BackupDriver implements BlockJobDriver {
 
   cancel(): boolean {
     // A target that waits for its peer would keep the cancelled job waiting.
-    this.#parts.request.target.driver.cancelInFlight?.();
+    this.#parts.request.target.io.cancelInFlight();
     return true;
   }
 
   /** The backup is only worth its bits when it is stable. */
   async prepare(): Promise<void> {
-    await this.#parts.filterNode.children.get("target")?.flush();
+    try {
+      await this.#parts.filterNode.children.get("target")?.flush();
+    } catch (error) {
+      this.#isUnstable = true;
+      throw error;
+    }
   }
 
   commit(): void {
@@ -79,12 +86,21 @@ export class BackupDriver implements BlockJobDriver {
   }
 
   abort(): void {
-    this.#parts.syncBitmap.fail(this.#parts.filter.engine.remainingBitmap());
+    if (this.#parts.isStarted()) this.#parts.syncBitmap.fail(this.#remaining());
   }
 
   /** The nodes are given back first: a filter that is held can not be removed. */
-  clean(): Promise<void> {
-    return this.#parts.giveBack();
+  async clean(): Promise<void> {
+    if (this.#parts.isStarted()) await this.#parts.giveBack();
+  }
+
+  /** What the backup lacks; `undefined` when that is what the bitmap said. */
+  #remaining(): HBitmap | undefined {
+    const remaining = this.#parts.filter.engine.remainingBitmap();
+    if (!this.#isUnstable) return remaining;
+    if (this.#parts.request.options.sync === "bitmap") return undefined;
+    remaining.setAll();
+    return remaining;
   }
 
   /** One pass over the source's top layer; what it does not hold is not copied. */
@@ -126,9 +142,14 @@ export class BackupDriver implements BlockJobDriver {
     }
   }
 
+  get #isBroken(): boolean {
+    return this.#parts.filter.snapshotError !== undefined;
+  }
+
   /** A guest's write that could not be saved has gone through: what was copied is of no single moment. */
   #checkIntact(): void {
-    if (this.#broken !== undefined) throw this.#broken;
+    const { snapshotError } = this.#parts.filter;
+    if (snapshotError !== undefined) throw snapshotError;
   }
 
   /** Throws the error for the policy `report`; otherwise the clusters that failed are dirty and tried again. */

@@ -48,7 +48,7 @@ export class BackupJob {
    * Begins a new point in time: the next write to each cluster is saved anew. For `sync: "none"`; replication
    * uses it.
    *
-   * @throws BlockError `ENOTSUP` the job has another sync mode
+   * @throws BlockError `ENOTSUP` the job has another sync mode; `ENOMEDIUM` it has ended
    */
   async checkpoint(): Promise<void> {
     if (this.#sync !== "none") {
@@ -58,11 +58,21 @@ export class BackupJob {
         { node: this.filterNode.name, operation: "checkpoint", sync: this.#sync },
       );
     }
+    this.#checkRunning();
     const hold = await this.filterNode.drain();
     try {
+      this.#checkRunning();
       this.#filter.begin({});
     } finally {
       hold.end();
     }
+  }
+
+  #checkRunning(): void {
+    if (this.filterNode.state === "open") return;
+    throw new BlockError("ENOMEDIUM", "The backup has ended", {
+      node: this.filterNode.name,
+      operation: "checkpoint",
+    });
   }
 }

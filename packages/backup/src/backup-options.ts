@@ -127,13 +127,17 @@ export function checkBackup(
   checkNodes(source, target, options);
   const { maxWorkers, maxChunk } = checkPerformance(options);
   if (bitmap !== undefined) bitmap.check(mode === "never" ? "allow-readonly" : "default");
-  if (source.size !== target.size) {
-    throw refused("Source and target image have different sizes", options, {
-      sourceSize: source.size,
-      targetSize: target.size,
-    });
-  }
+  checkSizes(options, source, target);
   return { options, source, target, bitmap, bitmapMode: mode, maxWorkers, maxChunk };
+}
+
+/** @throws BlockError `EINVAL` the sizes differ */
+export function checkSizes(options: BackupOptions, source: BlockNode, target: BlockNode): void {
+  if (source.size === target.size) return;
+  throw refused("Source and target image have different sizes", options, {
+    sourceSize: source.size,
+    targetSize: target.size,
+  });
 }
 
 /** Finds a node by its own name or by that of a backend on it. */

@@ -1,12 +1,26 @@
 import { asCopyBeforeWrite, type CopyBeforeWriteDriver } from "@blocklayer/backup-top";
-import type { BlockNode, DrainHold, Graph, GraphStep } from "@blocklayer/block-graph";
+import type {
+  BlockNode,
+  DrainHold,
+  Graph,
+  GraphStep,
+  OperationBlock,
+} from "@blocklayer/block-graph";
 import { type BlockJob, BlockJobs } from "@blocklayer/block-job";
 import type { BitmapManager } from "@blocklayer/dirty-bitmap";
 import { ALL_PERMISSIONS } from "@blocklayer/driver";
+import { BlockError } from "@blocklayer/errors";
 import type { JobManager, JobTransaction, TransactionStep } from "@blocklayer/jobs";
 import { BackupDriver } from "./backup-driver.ts";
 import { BackupJob } from "./backup-job.ts";
-import { type BackupOptions, type BackupRequest, checkBackup, refused } from "./backup-options.ts";
+import {
+  type BackupOptions,
+  type BackupRequest,
+  checkBackup,
+  checkSizes,
+  refused,
+} from "./backup-options.ts";
+import { checkRoom } from "./check-room.ts";
 import { SyncBitmap } from "./sync-bitmap.ts";
 
 export interface BackupsOptions {
@@ -59,17 +73,25 @@ export class Backups {
   ): Promise<BackupJob[]> {
     const starts: BackupStart[] = [];
     const transaction = grouped ? this.#given.jobs.transaction() : undefined;
+    const checkJobs = (): void => {
+      for (const start of starts) start.checkJob();
+    };
     try {
       for (const options of list) {
         const request = checkBackup(this.#given.graph, this.#given.bitmaps, options);
         const start = new BackupStart(this.#given, request);
         starts.push(start);
-        await start.open(transaction);
+        await checkRoom(request);
+        await start.open();
+        // A job can not join a transaction in which another one was cancelled.
+        checkJobs();
+        await start.createJob(transaction);
       }
       // The sources stay drained until the jobs hold their nodes, so that nothing can come between.
       for (const start of starts) await start.drain();
       await this.#given.graph.change([...steps, ...starts.map((start) => start.step())]);
       for (const start of starts) await start.hold();
+      checkJobs();
     } catch (error) {
       for (const start of starts.toReversed()) await start.undo();
       throw error;
@@ -90,25 +112,31 @@ class BackupStart {
   #filterNode: BlockNode | undefined;
   #blockJob: BlockJob | undefined;
   #drained: DrainHold | undefined;
+  /** Keeps others off the target until the job does. */
+  #reservation: OperationBlock | undefined;
   #isInserted: boolean = false;
-  #isGivenBack: boolean = false;
+  #isStarted: boolean = false;
 
+  /** Reserves the target, in the turn in which it was checked. */
   constructor(given: Required<BackupsOptions>, request: BackupRequest) {
     this.#given = given;
     this.#request = request;
     this.#bitmap = new SyncBitmap(request.bitmap, request.bitmapMode);
+    this.#reservation = request.target.blockAllOperations(
+      "block device is in use by block job: backup",
+    );
   }
 
-  /** Opens the filter beside the source, and makes the job. Guests notice nothing of it. */
-  async open(transaction: JobTransaction | undefined): Promise<void> {
-    const { graph, blockJobs } = this.#given;
-    const { options, maxChunk } = this.#request;
+  /** Opens the filter beside the source. Guests notice nothing of it. */
+  async open(): Promise<void> {
+    const { graph } = this.#given;
+    const { options, maxChunk, source, target } = this.#request;
     const name = options["filter-node-name"];
     this.#filterNode = await graph.open({
       driver: "copy-before-write",
       ...(name === undefined ? {} : { "node-name": name }),
-      file: options.device,
-      target: options.target,
+      file: source.name,
+      target: target.name,
       "on-cbw-error": options["on-cbw-error"] ?? "break-guest-write",
       "cbw-timeout": options["cbw-timeout"] ?? 0,
       "min-cluster-size": options["x-perf"]?.["min-cluster-size"] ?? 0,
@@ -127,14 +155,21 @@ class BackupStart {
       useCopyRange: options["x-perf"]?.["use-copy-range"] ?? false,
       compress: options.compress ?? false,
     });
+  }
+
+  /** Makes the job. From here on its users can find it, and cancel it. */
+  async createJob(transaction: JobTransaction | undefined): Promise<void> {
+    const { options } = this.#request;
+    const filter = this.#filter;
     const driver = new BackupDriver({
       request: this.#request,
       filterNode: this.#node,
       filter,
       syncBitmap: this.#bitmap,
+      isStarted: () => this.#isStarted,
       giveBack: () => this.#giveBack(),
     });
-    this.#blockJob = await blockJobs.create({
+    this.#blockJob = await this.#given.blockJobs.create({
       type: "backup",
       driver,
       mainNode: this.#request.source,
@@ -147,27 +182,31 @@ class BackupStart {
     filter.engine.setProgress(this.#blockJob.job.progress);
   }
 
+  /** @throws BlockError `ECANCELED` somebody has cancelled the job already */
+  checkJob(): void {
+    const job = this.#blockJob?.job;
+    if (job === undefined || job.status === "created") return;
+    const { source } = this.#request;
+    throw new BlockError("ECANCELED", "The backup was cancelled before it was started", {
+      node: source.name,
+      operation: "backup",
+      job: job.id,
+    });
+  }
+
   async drain(): Promise<void> {
     this.#drained = await this.#request.source.drain();
   }
 
   /** Puts the filter above the source, freezes the bitmap and fixes the point in time, in one turn. */
   step(): GraphStep {
-    const { graph } = this.#given;
-    const filterNode = this.#node;
     return {
       name: "start backup",
-      touches: [this.#request.source, filterNode],
+      touches: [this.#request.source, this.#node],
       prepare: () => undefined,
-      apply: () => {
-        this.#bitmap.check();
-        // Another step of the change may have put its filter above the source: then this one goes above that.
-        const below = filterNode.filterChild?.node ?? this.#request.source;
-        return graph.replaceNode(below, filterNode).apply?.();
-      },
+      apply: () => this.#insert(),
       commit: () => {
         this.#isInserted = true;
-        this.#bitmap.freeze();
         const { sync } = this.#request.options;
         const initial = sync === "bitmap" || sync === "incremental" ? this.#bitmap.map : undefined;
         this.#filter.begin(initial === undefined ? {} : { initial });
@@ -180,10 +219,13 @@ class BackupStart {
     const permissions = { perm: 0, shared: ALL_PERMISSIONS };
     await this.#blockJob?.addNode("main node", this.#node, permissions);
     await this.#blockJob?.addNode("target", this.#request.target, permissions);
+    this.#reservation?.release();
+    this.#reservation = undefined;
   }
 
   start(): BackupJob {
     const blockJob = this.#blockJob as BlockJob;
+    this.#isStarted = true;
     blockJob.job.start();
     return new BackupJob(blockJob, this.#node, this.#filter, this.#request.options.sync);
   }
@@ -192,22 +234,46 @@ class BackupStart {
     this.#drained?.end();
   }
 
-  /** Takes everything back: bitmap, job, filter, drained section. */
+  /** Takes everything back: bitmap, job, filter, drained section. What one of them reports keeps none of the others. */
   async undo(): Promise<void> {
+    const log = (error: unknown): void => this.#given.graph.core.log(`backup: ${String(error)}`);
     this.#bitmap.thaw();
-    await this.#blockJob?.failEarly();
-    await this.#giveBack();
+    await this.#endJob().catch(log);
+    await this.#giveBack().catch(log);
+    this.#reservation?.release();
     this.undrain();
   }
 
-  /** Lets go of the nodes and removes the filter, once. */
+  async #endJob(): Promise<void> {
+    const blockJob = this.#blockJob;
+    if (blockJob?.job.status === "created") await blockJob.failEarly();
+    else await blockJob?.job.completed();
+  }
+
+  #insert(): () => void {
+    const { source, target } = this.#request;
+    // Much may have happened since the check.
+    checkSizes(this.#request.options, source, target);
+    // Another step of the change may have put its filter above the source: then this one goes above that.
+    const below = this.#node.filterChild?.node ?? source;
+    this.#given.graph.replaceNode(below, this.#node).apply?.();
+    this.#bitmap.freeze();
+    return () => this.#bitmap.thaw();
+  }
+
+  /** Lets go of the nodes and removes the filter. @throws the first error; all is tried in any case */
   async #giveBack(): Promise<void> {
     const { graph } = this.#given;
-    await this.#blockJob?.removeAllNodes();
-    if (this.#filterNode === undefined || this.#isGivenBack) return;
-    this.#isGivenBack = true;
-    if (this.#isInserted) await graph.change([graph.dropFilter(this.#filterNode)]);
-    await graph.remove(this.#filterNode.name);
+    const faults: unknown[] = [];
+    const note = (error: unknown): void => void faults.push(error);
+    await this.#blockJob?.removeAllNodes().catch(note);
+    const node = this.#filterNode;
+    this.#filterNode = undefined;
+    if (node !== undefined) {
+      if (this.#isInserted) await graph.change([graph.dropFilter(node)]).catch(note);
+      await graph.remove(node.name).catch(note);
+    }
+    if (faults.length > 0) throw faults[0];
   }
 
   get #node(): BlockNode {

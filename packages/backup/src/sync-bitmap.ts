@@ -27,13 +27,9 @@ export class SyncBitmap {
     return this.#bitmap?.map;
   }
 
-  /** @throws BlockError the bitmap is in use by now */
-  check(): void {
-    this.#bitmap?.check(this.#mode === "never" ? "allow-readonly" : "default");
-  }
-
-  /** Freezes the bitmap: from this moment its successor records. After `check`, in the same turn. */
+  /** Freezes the bitmap: from this moment its successor records. @throws BlockError the bitmap is in use by now */
   freeze(): void {
+    this.#bitmap?.check(this.#mode === "never" ? "allow-readonly" : "default");
     this.#bitmap?.createSuccessor();
     this.#isFrozen = this.#bitmap !== undefined;
   }
@@ -44,19 +40,15 @@ export class SyncBitmap {
     else this.#bitmap?.abdicate();
   }
 
-  /** @param remaining - clusters that are not in the backup */
-  fail(remaining: HBitmap): void {
+  /** @param remaining - clusters that are not in the backup; `undefined`: all that were to be copied may be missing */
+  fail(remaining: HBitmap | undefined): void {
     const bitmap = this.#take();
     if (bitmap === undefined) return;
-    if (this.#mode !== "always") {
+    if (this.#mode !== "always" || remaining === undefined) {
       bitmap.reclaim();
       return;
     }
-    const successor = bitmap.abdicate();
-    for (let area = remaining.nextDirtyArea(0); area !== undefined; ) {
-      successor.set(area.offset, area.length);
-      area = remaining.nextDirtyArea(area.offset + area.length);
-    }
+    bitmap.abdicate().include(remaining);
   }
 
   /** Undoes {@link freeze} when the job never came to be. */

@@ -245,6 +245,34 @@ describe("several disks", () => {
     });
   });
 
+  it("keep all bits when one that is pending is cancelled", async () => {
+    const { fixture, env } = await backupFixture();
+    await fixture.disk("disk2", 2 * CLUSTER, ones(2 * CLUSTER));
+    await fixture.disk("target2", 2 * CLUSTER);
+    for (const name of ["disk", "disk2"]) {
+      await fixture.bitmaps.add(fixture.node(name), { name: "bm", granularity: CLUSTER });
+      await (await fixture.guest(name)).write(0, ones(1));
+    }
+    const options = { sync: "incremental", bitmap: "bm", "auto-finalize": false } as const;
+    const jobs = await fixture.backups.startAll(
+      [
+        { "job-id": "a", device: "disk", target: "target", ...options },
+        { "job-id": "b", device: "disk2", target: "target2", ...options },
+      ],
+      { grouped: true },
+    );
+    await env.clock.advance(5);
+    expect(jobs.map(({ job }) => job.status)).toEqual(["pending", "pending"]);
+    jobs[1]?.job.cancel({ force: true });
+    await env.clock.advance(5);
+    const errors = await Promise.all(jobs.map(({ job }) => job.completed()));
+    expect(errors.map((error) => error?.code)).toEqual(["ECANCELED", "ECANCELED"]);
+    for (const name of ["disk", "disk2"]) {
+      expect(fixture.bitmaps.lookup(name, "bm")).toMatchObject({ count: CLUSTER, busy: false });
+    }
+    expect(fixture.graph.nodes().length).toBe(4);
+  });
+
   it("end each on its own otherwise", async () => {
     expect(await two(false, true)).toMatchObject({
       codes: ["EIO", undefined],

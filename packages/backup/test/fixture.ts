@@ -2,7 +2,12 @@ import { type BackupJob, type BackupOptions, Backups } from "@blocklayer/backup"
 import { copyBeforeWrite, snapshotAccess } from "@blocklayer/backup-top";
 import { type BlockNode, checkGraph, Graph, type WritableBackend } from "@blocklayer/block-graph";
 import { BitmapManager, type DirtyBitmap } from "@blocklayer/dirty-bitmap";
-import { patternBytes, type ScriptedDriver, scriptedDefinition } from "@blocklayer/driver-tests";
+import {
+  passThrough,
+  patternBytes,
+  type ScriptedDriver,
+  scriptedDefinition,
+} from "@blocklayer/driver-tests";
 import { type Env, type ManualEnv, manualEnv } from "@blocklayer/env";
 import { JobManager } from "@blocklayer/jobs";
 import { memory } from "@blocklayer/memory";
@@ -22,7 +27,7 @@ export class Fixture {
 
   constructor(env: Env) {
     this.env = env;
-    const drivers = [memory, this.#disks, copyBeforeWrite(), snapshotAccess] as const;
+    const drivers = [memory, passThrough, this.#disks, copyBeforeWrite(), snapshotAccess] as const;
     this.graph = new Graph({ env, drivers }) as unknown as Graph;
     this.jobs = new JobManager({ env });
     this.bitmaps = new BitmapManager(this.graph);
@@ -34,8 +39,13 @@ export class Fixture {
   }
 
   /** Opens a scripted disk. */
-  async disk(name: string, size: number, content?: Uint8Array): Promise<ScriptedDriver> {
-    await this.graph.open({ driver: "x-blocklayer-scripted", "node-name": name, size });
+  async disk(
+    name: string,
+    size: number,
+    content?: Uint8Array,
+    options: Readonly<Record<string, unknown>> = {},
+  ): Promise<ScriptedDriver> {
+    await this.graph.open({ driver: "x-blocklayer-scripted", "node-name": name, size, ...options });
     const driver = this.#disks.instance(name);
     if (content !== undefined && content.length > 0) driver.bytes.set(content);
     return driver;

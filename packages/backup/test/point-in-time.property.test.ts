@@ -1,8 +1,10 @@
-import type { BackupJob } from "@blocklayer/backup";
+import type { BackupJob, BackupOptions } from "@blocklayer/backup";
 import type { WritableBackend } from "@blocklayer/block-graph";
 import type { ScriptedDriver } from "@blocklayer/driver-tests";
 import { SeededRandom, SeededScheduler } from "@blocklayer/env";
 import { BlockError } from "@blocklayer/errors";
+import type { HBitmap } from "@blocklayer/hbitmap";
+import type { TransactionStep } from "@blocklayer/jobs";
 import fc from "fast-check";
 import { expect, it } from "vitest";
 import { CLUSTER, Fixture } from "./fixture.ts";
@@ -18,8 +20,10 @@ class World {
   source!: ScriptedDriver;
   target!: ScriptedDriver;
   guest!: WritableBackend;
-  /** What the guest sees: every write that succeeded. */
-  expected: Uint8Array = new Uint8Array(SIZE);
+  /** The disk in the turn in which the filter was inserted. */
+  frozen: Uint8Array = new Uint8Array(SIZE);
+  /** The bitmap in that turn. */
+  dirty!: HBitmap;
   job: BackupJob | undefined;
 
   constructor(seed: number) {
@@ -29,10 +33,10 @@ class World {
   }
 
   async open(): Promise<void> {
-    this.source = await this.fixture.disk("disk", SIZE, this.random.bytes(SIZE));
+    const content = this.random.bytes(SIZE);
+    this.source = await this.fixture.disk("disk", SIZE, content, { discard: "unmap" });
     this.target = await this.fixture.disk("target", SIZE);
     for (const disk of [this.source, this.target]) this.slow(disk);
-    this.expected = this.source.bytes.slice();
     this.guest = await this.fixture.guest("disk");
     await this.fixture.bitmaps.add(this.fixture.node("disk"), { name: "bm", granularity: 4096 });
   }
@@ -58,11 +62,22 @@ class World {
     const length =
       1 +
       this.random.below(Math.min(SIZE - offset, this.random.below(3) === 0 ? CLUSTER * 2 : 4096));
-    const kind = this.random.below(4);
-    const bytes = kind === 0 ? new Uint8Array(length) : this.random.bytes(length);
+    const kind = this.random.below(5);
     if (kind === 0) await this.guest.writeZeroes(offset, length);
-    else await this.guest.write(offset, bytes);
-    this.expected.set(bytes, offset);
+    else if (kind === 1) await this.guest.discard(offset, length);
+    else await this.guest.write(offset, this.random.bytes(length));
+  }
+
+  /** Notes in the very turn what the backup has to be. */
+  remember(): TransactionStep {
+    return {
+      name: "remember",
+      prepare: () => undefined,
+      commit: () => {
+        this.frozen = this.source.bytes.slice();
+        this.dirty = this.fixture.bitmap("bm").map.clone();
+      },
+    };
   }
 
   /** One thing that happens while the backup runs. */
@@ -105,30 +120,42 @@ async function pointInTime(seed: number): Promise<void> {
   await world.scheduler.settle();
 }
 
+const modes = [
+  ["full", "on-success"],
+  ["full", "always"],
+  ["bitmap", "on-success"],
+  ["bitmap", "always"],
+  ["bitmap", "never"],
+  ["none", undefined],
+] as const;
+
 /** Opens the disks, makes one backup under fire, and judges it. */
 async function live(world: World): Promise<void> {
   const { random, fixture } = world;
   await world.open();
   for (let count = random.below(4); count > 0; count -= 1) await world.write();
-  const isFull = random.below(2) === 0;
-  const dirty = fixture.bitmap("bm").map.clone();
-  const wanted = world.target.bytes.slice();
-  world.job = await fixture.start({
-    sync: isFull ? "full" : "bitmap",
-    bitmap: "bm",
-    "bitmap-mode": random.below(2) === 0 ? "on-success" : "always",
+  const [sync, mode] = modes[random.below(modes.length)] ?? modes[0];
+  const before = world.target.bytes.slice();
+  const options: BackupOptions = {
+    "job-id": "job",
+    device: "disk",
+    target: "target",
+    sync,
+    ...(mode === undefined ? {} : { bitmap: "bm", "bitmap-mode": mode }),
+    "on-cbw-error": random.below(2) === 0 ? "break-guest-write" : "break-snapshot",
+    "on-target-error": random.below(3) === 0 ? "ignore" : "report",
     "x-perf": { "max-workers": 1 + random.below(3), "max-chunk": CLUSTER * random.below(3) },
-  });
-  const frozen = world.expected.slice();
-  const error = await underFire(world, world.job);
-  if (error === undefined) {
-    for (let at = 0; at < SIZE; at += CLUSTER) {
-      const end = Math.min(at + CLUSTER, SIZE);
-      if (isFull || dirty.nextDirty(at, end - at) >= 0) wanted.set(frozen.subarray(at, end), at);
-    }
-    expect(Buffer.from(world.target.bytes).equals(wanted)).toBe(true);
-    expectSound(world, frozen);
-  }
+  };
+  // Writes that are under way when it starts are before or after its moment, as a whole.
+  const early = [guarded(world.write()), guarded(world.write())];
+  const [job] = await fixture.backups.startAll([options], { steps: [world.remember()] });
+  if (job === undefined) throw new Error("no job was started");
+  world.job = job;
+  const error = await underFire(world, job, sync === "none");
+  await Promise.all(early);
+  if (sync === "none") expect(error?.code).not.toBe(undefined);
+  else judge(world, options, { error, before });
+  expectSound(world);
   expect(
     fixture.graph.nodes().map((node) => [node.name, node.io.inFlight, node.quiesceCount]),
   ).toEqual([
@@ -138,11 +165,41 @@ async function live(world: World): Promise<void> {
   expect(fixture.jobs.list()).toEqual([]);
 }
 
+/** What the target holds and what the bitmap says that it lacks are the disk of the moment. */
+function judge(
+  { target, frozen, dirty, fixture }: World,
+  { sync, "bitmap-mode": mode }: BackupOptions,
+  { error, before }: { readonly error: BlockError | undefined; readonly before: Uint8Array },
+): void {
+  const { map } = fixture.bitmap("bm");
+  for (let at = 0; at < SIZE; at += CLUSTER) {
+    const end = Math.min(at + CLUSTER, SIZE);
+    const isWanted = sync === "full" || dirty.nextDirty(at, end - at) >= 0;
+    const holds = (content: Uint8Array): boolean =>
+      Buffer.from(target.bytes.subarray(at, end)).equals(content.subarray(at, end));
+    if (!isWanted) expect(holds(before)).toBe(true);
+    else if (error === undefined) expect(holds(frozen)).toBe(true);
+    else if (mode === "always" && !holds(frozen)) expect(map.nextDirty(at, end - at)).not.toBe(-1);
+  }
+  const isKept = mode === "never" || (mode === "on-success" && error !== undefined);
+  if (isKept) expectKept(dirty, map);
+}
+
+function expectKept(before: HBitmap, after: HBitmap): void {
+  for (let at = 0; at < SIZE; at += before.granularity) {
+    if (before.get(at)) expect(after.get(at)).toBe(true);
+  }
+}
+
 /** Lets things happen until the job has ended; returns its error. */
-async function underFire(world: World, { job }: BackupJob): Promise<BlockError | undefined> {
+async function underFire(
+  world: World,
+  { job }: BackupJob,
+  mustCancel: boolean,
+): Promise<BlockError | undefined> {
   const { random, scheduler } = world;
   if (random.below(4) === 0) world.target.failNth("pwrite", 1 + random.below(4), "EIO");
-  const isCancelled = random.below(5) === 0;
+  const isCancelled = mustCancel || random.below(5) === 0;
   const work: Promise<void>[] = [];
   for (let count = random.below(8); count > 0; count -= 1) {
     work.push(guarded(world.write()), world.disturb());
@@ -159,7 +216,7 @@ async function underFire(world: World, { job }: BackupJob): Promise<BlockError |
 }
 
 /** What differs from the backup's point in time is marked in the bitmap. */
-function expectSound({ source, fixture }: World, frozen: Uint8Array): void {
+function expectSound({ source, fixture, frozen }: World): void {
   const { map } = fixture.bitmap("bm");
   const now = Buffer.from(source.bytes);
   for (let at = 0; at < SIZE; at += map.granularity) {

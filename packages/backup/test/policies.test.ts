@@ -120,6 +120,29 @@ describe("a guest write whose old data can not be saved", () => {
   });
 });
 
+describe("a guest write whose copy takes too long, with on-cbw-error break-snapshot", () => {
+  it("goes through, and the job ends when the leftover has", async () => {
+    const { fixture, env, source, target } = await backupFixture();
+    const guest = await fixture.guest("disk");
+    const job = await fixture.start({
+      sync: "none",
+      "cbw-timeout": 1,
+      "on-cbw-error": "break-snapshot",
+    });
+    target.hold("pwrite");
+    const write = guest.write(0, patternBytes(10, 3));
+    await env.clock.advance(1000);
+    await write;
+    expect(source.bytes.subarray(0, 10)).toEqual(patternBytes(10, 3));
+    await env.clock.advance(5);
+    expect([job.job.status, fixture.graph.nodes().length]).toEqual(["aborting", 3]);
+    target.releaseAll();
+    await env.clock.advance(5);
+    expect((await job.job.completed())?.code).toBe("ETIMEDOUT");
+    expect([fixture.graph.nodes().length, env.clock.sleeping]).toEqual([2, 0]);
+  });
+});
+
 describe("a drained section", () => {
   it("pauses the job with none of its requests in flight, and lets it go on after", async () => {
     const { fixture, env, source, target, before } = await backupFixture();
@@ -159,6 +182,22 @@ describe("a drained section", () => {
 });
 
 describe("speed", () => {
+  it.each([
+    ["clusters", single],
+    ["buffers", {}],
+  ])("is met in the long run, copying by %s", async (_title, how) => {
+    const { fixture, env } = await backupFixture(400 * CLUSTER);
+    const job = await fixture.start({ speed: 20 * CLUSTER, ...how });
+    const beganMs = env.clock.now();
+    while (fixture.jobs.list().length > 0 && env.clock.now() - beganMs < 30_000) {
+      await env.clock.advance(100);
+    }
+    await job.completed();
+    const tookMs = env.clock.now() - beganMs;
+    expect(tookMs).toBeGreaterThanOrEqual(19_000);
+    expect(tookMs).toBeLessThanOrEqual(20_200);
+  });
+
   it("is kept, and a new one counts at once", async () => {
     const { fixture, env } = await backupFixture();
     const job = await fixture.start({ speed: CLUSTER, ...single });

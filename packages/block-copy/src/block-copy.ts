@@ -12,7 +12,7 @@ import {
   outcomeOf,
   outcomeWithin,
 } from "./copy-call.ts";
-import { BUFFERED_MAX, MethodChooser } from "./copy-method.ts";
+import { MethodChooser } from "./copy-method.ts";
 import type { BlockCopyOptions, CopyOptions, CopyProgress, CopyStatus } from "./copy-options.ts";
 import type { CopyTask } from "./copy-task.ts";
 import { CopyTransfer } from "./copy-transfer.ts";
@@ -57,7 +57,8 @@ export class BlockCopy {
   readonly #budget: MemoryBudget;
   readonly #limiter: SliceLimiter;
   readonly #window = new TaskWindow();
-  readonly #onSkip: ((offset: number, length: number) => void) | undefined;
+  readonly #onSkip: BlockCopyOptions["onSkip"];
+  readonly #beforeDiscard: BlockCopyOptions["beforeDiscard"];
   #skipUnallocated: boolean = false;
   #discardSource: boolean = false;
   #progress: CopyProgress | undefined;
@@ -69,6 +70,7 @@ export class BlockCopy {
     this.#source = source;
     this.#target = target;
     this.#onSkip = options.onSkip;
+    this.#beforeDiscard = options.beforeDiscard;
     this.clusterSize = clusterSize;
     this.#states = new ClusterStates(env, source.size, clusterSize);
     this.#methods = new MethodChooser(clusterSize, [
@@ -164,8 +166,9 @@ export class BlockCopy {
   }
 
   /**
-   * Returns whether the byte at `offset` is clean in the sense of {@link isClean}, and how many bytes from there are
-   * the same. Where `clean` and the cluster was not skipped, the target holds what the source held.
+   * Returns whether the byte at `offset` has neither to be copied nor is being copied, and how many bytes from there
+   * are the same. Where `clean` and the cluster was not skipped, the target holds what the source held; the source may
+   * be about to be discarded there, so it is not {@link isClean} for writers yet.
    *
    * @param offset - bytes; need not be aligned
    * @param length - bytes, 1 or more, inside the source
@@ -214,12 +217,21 @@ export class BlockCopy {
     return call;
   }
 
-  /** Marks a range as not wanted: its clusters are not copied. The range is made of whole clusters. */
+  /**
+   * Marks a range as not wanted: what of it was to be copied is not. What was copied, or is just being copied, stays
+   * so. The range is made of whole clusters.
+   */
   reset(offset: number, length: number): void {
     this.#checkRange(offset, length);
-    if (length === 0) return;
-    this.#states.clear(offset, length);
-    this.#onSkip?.(offset, length);
+    const { bitmap } = this.#states;
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const area = bitmap.nextDirtyArea(at, end);
+      if (area === undefined) break;
+      this.#states.clear(area.offset, area.length);
+      this.#onSkip?.(area.offset, area.length);
+      at = area.offset + area.length;
+    }
     this.#updateRemaining();
   }
 
@@ -295,7 +307,7 @@ export class BlockCopy {
         continue;
       }
       this.#limiter.delay(task.length);
-      await this.#budget.acquire(memoryOf(task));
+      await this.#budget.acquire(task.memory);
       await pool.start(() => this.#perform(call, task));
       // A copy between two page caches never waits: without this the guest would not get a turn.
       if (call.isBackground) await this.#env.clock.sleep(0);
@@ -338,24 +350,29 @@ export class BlockCopy {
   /** Copies the task's bytes and ends it; never rejects. */
   async #perform(call: CallState, task: CopyTask): Promise<void> {
     const length = this.#states.inside(task.offset, task.length);
-    let isCopied = false;
     try {
       // The call was cancelled, or failed, while the task waited for its memory.
       if (call.isStopping) return;
       const startMs = this.#env.clock.now();
       await this.#transfer.run(task, length);
-      isCopied = true;
+      task.isCopied = true;
       if (call.isBackground && !task.isZero) {
         this.#window.learn(this.#env.clock.now() - startMs, call.maxWorkers);
       }
       this.#progress?.workDone(task.length);
-      if (this.#discardSource) await this.#transfer.discard(task.offset, length);
+      if (this.#discardSource) await this.#discard(task, length);
     } catch (error) {
       call.fail(error, task.isReading);
     } finally {
-      this.#budget.release(memoryOf(task));
-      this.#endTask(task, isCopied);
+      this.#budget.release(task.memory);
+      this.#endTask(task, task.isCopied);
     }
+  }
+
+  /** Frees the source where it was copied, when nobody reads it there any more. */
+  async #discard({ offset }: CopyTask, length: number): Promise<void> {
+    await this.#beforeDiscard?.(offset, length);
+    await this.#transfer.discard(offset, length);
   }
 
   #endTask(task: CopyTask, isDone: boolean): void {
@@ -377,9 +394,4 @@ export class BlockCopy {
         `copy of [${offset}, +${length}) is not made of clusters of ${clusterSize} bytes inside ${this.size}`,
     );
   }
-}
-
-/** Bytes that a task is charged: zeroes take no buffer, however many they are. */
-function memoryOf(task: CopyTask): number {
-  return task.isZero ? Math.min(task.length, BUFFERED_MAX) : task.length;
 }

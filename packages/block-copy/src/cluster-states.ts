@@ -39,8 +39,9 @@ export class ClusterStates {
   /** Returns what is not copied, with the clusters of tasks. */
   remainingBitmap(): HBitmap {
     const remaining = this.bitmap.clone();
-    for (const task of this.tasks)
-      remaining.set(task.offset, this.inside(task.offset, task.length));
+    for (const task of this.tasks) {
+      if (!task.isCopied) remaining.set(task.offset, this.inside(task.offset, task.length));
+    }
     return remaining;
   }
 
@@ -66,9 +67,13 @@ export class ClusterStates {
   status(offset: number, length: number): CopyStatus {
     const { dirty, length: run } = this.bitmap.status(offset, length);
     if (dirty) return { clean: false, length: run };
-    const task = this.tasks.find(offset, 1);
-    if (task !== undefined) return { clean: false, length: Math.min(run, task.end - offset) };
-    return { clean: true, length: this.tasks.firstStart(offset, offset + run) - offset };
+    let end = offset + run;
+    for (const task of this.tasks) {
+      if (task.isCopied || task.end <= offset || task.offset >= end) continue;
+      if (task.offset <= offset) return { clean: false, length: Math.min(end, task.end) - offset };
+      end = task.offset;
+    }
+    return { clean: true, length: end - offset };
   }
 
   /** Makes the first dirty clusters of `[position, end)` a task, of about `max` bytes at most. */

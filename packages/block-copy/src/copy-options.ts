@@ -17,6 +17,11 @@ export interface BlockCopyOptions {
    * them. Synchronous.
    */
   readonly onSkip?: (offset: number, length: number) => void;
+  /**
+   * Awaited before the source is discarded where it was copied: resolves when nobody reads what was there from the
+   * source. New readers find the clusters copied by then, see {@link BlockCopy.status}.
+   */
+  readonly beforeDiscard?: (offset: number, length: number) => Promise<void>;
 }
 
 /** What holds at an offset and how far, see {@link BlockCopy.status}. */

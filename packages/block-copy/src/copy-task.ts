@@ -1,5 +1,5 @@
 import type { Env } from "@blocklayer/env";
-import type { CopyMethod } from "./copy-method.ts";
+import { BUFFERED_MAX, type CopyMethod } from "./copy-method.ts";
 
 /** One piece that is being copied: as long as it is listed, a clear bit does not mean copied. */
 export class CopyTask {
@@ -11,6 +11,8 @@ export class CopyTask {
   isZero: boolean = false;
   /** Whether the request that runs, or failed last, is one to the source. */
   isReading: boolean = false;
+  /** The target holds it. The task goes on while the source is discarded: whoever wants to write there waits. */
+  isCopied: boolean = false;
   /** Resumes of those who wait until the task ends or shrinks. */
   readonly waiters: (() => void)[] = [];
 
@@ -22,6 +24,11 @@ export class CopyTask {
 
   get end(): number {
     return this.offset + this.length;
+  }
+
+  /** Bytes that it is charged: zeroes take no buffer, however many they are. */
+  get memory(): number {
+    return this.isZero ? Math.min(this.length, BUFFERED_MAX) : this.length;
   }
 }
 
@@ -62,15 +69,6 @@ export class TaskList {
       if (task !== undefined && task.offset < end && offset < task.end) return task;
     }
     return undefined;
-  }
-
-  /** Returns where in `[offset, end)` the first task begins, `end` if none does. */
-  firstStart(offset: number, end: number): number {
-    let first = end;
-    for (const task of this.#tasks) {
-      if (task.offset >= offset && task.offset < first) first = task.offset;
-    }
-    return first;
   }
 
   /** Resolves when the task has ended or become shorter. */

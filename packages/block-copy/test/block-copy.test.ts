@@ -365,20 +365,6 @@ describe("options", () => {
     expect(target.bytes).toEqual(source.bytes);
   });
 
-  it("discard-source frees what was copied and ignores what the source answers", async () => {
-    const { engine, source, target, env, before } = fixture();
-    engine.setDiscardSource(true);
-    source.failNth("pdiscard", 1, "EIO");
-    const call = engine.start(0, 4 * CLUSTER, { maxWorkers: 1, maxChunk: 2 * CLUSTER });
-    await env.clock.advance(1);
-    await call.done;
-    expect(call.succeeded).toBe(true);
-    expect(target.bytes).toEqual(before);
-    expect(
-      source.log.filter(({ operation }) => operation === "pdiscard").map(({ offset }) => offset),
-    ).toEqual([0, 2 * CLUSTER]);
-  });
-
   it.each([
     [{ maxTransfer: 4096 }, { maxTransfer: 0 }, [CLUSTER, CLUSTER, CLUSTER, CLUSTER]],
     [{ maxTransfer: 0 }, { maxTransfer: 3 * CLUSTER - 1 }, [2 * CLUSTER, 2 * CLUSTER]],

@@ -46,7 +46,7 @@ export class BlockJobs {
    * Makes a job that holds its nodes and waits to be started. When that fails it is gone again.
    *
    * @throws BlockError `EINVAL` no id, or not one, or a negative speed; `EEXIST` the id is in use; `EPERM` others do not
-   *   share what the job needs of a node
+   *   share what the job needs of a node; `ECANCELED` somebody cancelled it before it held all of them
    */
   async create(options: BlockJobOptions): Promise<BlockJob> {
     const { mainNode, nodes = [], isInternal = false, ...machine } = options;
@@ -55,9 +55,17 @@ export class BlockJobs {
     const blockJob = new BlockJob(this.#graph, this.#manager, { ...machine, id }, forget);
     this.#jobs.add(blockJob);
     try {
-      for (const { name, node, ...held } of nodes) await blockJob.addNode(name, node, held);
+      for (const { name, node, ...held } of nodes) {
+        await blockJob.addNode(name, node, held);
+        checkCreated(blockJob);
+      }
     } catch (error) {
-      await blockJob.failEarly(toBlockError(error, "block job"));
+      if (blockJob.job.status === "created") {
+        await blockJob.failEarly(toBlockError(error, "block job"));
+      } else {
+        // Its end has let go of the nodes that it had then.
+        await blockJob.removeAllNodes();
+      }
       throw error;
     }
     return blockJob;
@@ -87,6 +95,13 @@ export class BlockJobs {
       .filter(({ job }) => job.id !== undefined)
       .map((blockJob) => blockJob.query());
   }
+}
+
+/** A new job can be found, and cancelled, by everybody. @throws BlockError `ECANCELED` */
+function checkCreated({ job }: BlockJob): void {
+  if (job.status === "created") return;
+  const message = `Block job '${job.id ?? ""}' was cancelled before it was started`;
+  throw new BlockError("ECANCELED", message, { job: job.id });
 }
 
 /** @throws BlockError `EINVAL` the node has no backend with a name */

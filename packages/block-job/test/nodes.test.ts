@@ -211,6 +211,39 @@ describe("a node of a job", () => {
     expect(parents).toEqual([0]);
   });
 
+  it.each([1, 2])("is given back when the job is cancelled while it takes node %i", async (nth) => {
+    const rig = new Rig();
+    const source = await rig.disk("disk");
+    const target = await rig.disk("target");
+    const attach = rig.graph.attachRoot.bind(rig.graph);
+    let calls = 0;
+    rig.graph.attachRoot = async (...args) => {
+      calls += 1;
+      // The job is gone when it gets the node.
+      if (calls === nth) await rig.jobs.get("job0").cancelAndWait();
+      return attach(...args);
+    };
+    await expect(rig.copy(source, target)).rejects.toMatchObject({ code: "ECANCELED" });
+    await rig.settle();
+    expect([source.parents.size, target.parents.size]).toEqual([0, 0]);
+    expect([rig.jobs.list(), rig.blockJobs.list(), rig.defects]).toEqual([[], [], []]);
+    source.checkOperation("backup-source");
+  });
+
+  it("is given back when the next one can not be taken and the job was cancelled meanwhile", async () => {
+    const rig = new Rig();
+    const source = await rig.disk("disk");
+    const attach = rig.graph.attachRoot.bind(rig.graph);
+    rig.graph.attachRoot = (parent, node, options) => {
+      if (options.name === "main node") return attach(parent, node, options);
+      rig.jobs.get("job0").cancel();
+      return Promise.reject(new BlockError("EPERM", "conflict"));
+    };
+    await expect(rig.copy(source, source)).rejects.toMatchObject({ code: "EPERM" });
+    await rig.settle();
+    expect([source.parents.size, rig.jobs.list(), rig.defects]).toEqual([0, [], []]);
+  });
+
   it("is given back when a job is cancelled before it was started", async () => {
     const rig = new Rig();
     const node = await rig.disk("disk");

@@ -48,7 +48,7 @@ type State = "connected" | "waiting" | "failing" | "refused" | "closed";
  *
  * From a loss on it tries to connect: at once, then after 1, 2, 4, 8, 16, 16, … seconds, as long as it is open; the
  * pauses start from the beginning once a server has answered a request. The delay that requests wait counts from the
- * loss of a connection that answered.
+ * loss of a connection that answered, or on which nobody asked.
  *
  * Requests without an answer are repeated on the new connection where that cannot harm:
  *
@@ -171,18 +171,21 @@ export class NbdSession implements TransmissionOwner {
     this.#transmission = undefined;
     this.#reason = error;
     this.#ledger.lost(this.info.canMultiConnection || !this.info.canFlush);
-    if (this.#state !== "closed") this.#beginWaiting();
+    const isIdle = unanswered.length === 0 && waiting.length === 0;
+    if (this.#state !== "closed") this.#beginWaiting(isIdle);
     for (const request of [...unanswered, ...waiting]) this.#repeat(request);
     if (this.#state !== "closed") this.#reconnecting ??= this.#reconnect();
   }
 
-  #beginWaiting(): void {
-    const { clock } = this.#options.env;
-    // A server that accepts connections and answers nothing does not prolong the wait.
-    if (this.#hasAnswered || clock.now() - this.#connectedAtMs >= BACKOFF_MAX_MS) {
+  /** @param isIdle - no request was under way on the connection that was lost */
+  #beginWaiting(isIdle: boolean): void {
+    const ageMs = this.#options.env.clock.now() - this.#connectedAtMs;
+    const hasLived = this.#hasAnswered || ageMs >= BACKOFF_MAX_MS;
+    if (hasLived) this.#backoffMs = 0;
+    // A server that accepts connections and answers nothing does not prolong the wait of those who ask it.
+    if (hasLived || isIdle) {
       this.#patience?.abort();
       this.#patience = undefined;
-      this.#backoffMs = 0;
       if (this.reconnectDelayMs > 0) this.#startPatience();
     }
     this.#state = this.#patience === undefined ? "failing" : "waiting";

@@ -204,6 +204,26 @@ describe("a lost connection, with a delay", () => {
     await closeSoftly(world, third);
   });
 
+  it("counts anew when a connection is lost that had nothing to answer", async () => {
+    const { driver, server, servers, env, host } = await open(5);
+    server.cut();
+    await settleTurn();
+    const second = await servers.server(1);
+    await second.accept();
+    await env.clock.advance(10_000);
+    servers.refusals.push(...Array(4).fill(REFUSED));
+    second.cut();
+    await settleTurn();
+    const work = driver.pread(0, bytes(512, 0));
+    const state = watch(work);
+    await env.clock.advance(4999);
+    expect(state.isSettled).toBe(false);
+    await env.clock.advance(1);
+    await rejection(work, "EIO");
+    await host.close();
+    expect(env.clock.sleeping).toBe(0);
+  });
+
   it("repeats what a server that shuts down refused", async () => {
     const world = await open(5);
     const { driver, server, servers } = world;

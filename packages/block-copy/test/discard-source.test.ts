@@ -1,0 +1,40 @@
+import { describe, expect, it } from "vitest";
+import { CLUSTER, fixture } from "./fixture.ts";
+
+describe("discarding the source", () => {
+  it("frees what was copied and ignores what the source answers", async () => {
+    const { engine, source, target, env, before } = fixture();
+    engine.setDiscardSource(true);
+    source.failNth("pdiscard", 1, "EIO");
+    const call = engine.start(0, 4 * CLUSTER, { maxWorkers: 1, maxChunk: 2 * CLUSTER });
+    await env.clock.advance(1);
+    await call.done;
+    expect(call.succeeded).toBe(true);
+    expect(target.bytes).toEqual(before);
+    expect(
+      source.log.filter(({ operation }) => operation === "pdiscard").map(({ offset }) => offset),
+    ).toEqual([0, 2 * CLUSTER]);
+  });
+
+  it("holds what it discards against writers, and shows it as copied to readers", async () => {
+    const { engine, source, env } = fixture();
+    engine.setDiscardSource(true);
+    source.hold("pdiscard");
+    const call = engine.start(CLUSTER, 2 * CLUSTER, { maxWorkers: 1, maxChunk: 2 * CLUSTER });
+    await env.clock.advance(1);
+    expect(source.held.length).toBe(1);
+    expect(engine.isClean(CLUSTER, CLUSTER)).toBe(false);
+    expect(engine.status(CLUSTER, 3 * CLUSTER)).toEqual({ clean: true, length: 2 * CLUSTER });
+    expect(engine.remainingBitmap().count).toBe(2 * CLUSTER);
+    let isCopied = false;
+    const copied = engine.copy(CLUSTER, CLUSTER).then(() => {
+      isCopied = true;
+    });
+    await env.clock.advance(1);
+    expect(isCopied).toBe(false);
+    source.releaseAll();
+    await env.clock.advance(1);
+    await Promise.all([copied, call.done]);
+    expect(engine.isClean(CLUSTER, 2 * CLUSTER)).toBe(true);
+  });
+});
