@@ -1,13 +1,12 @@
 import { CopyBeforeWriteDriver } from "@blocklayer/backup-top";
 import type { CopyCall } from "@blocklayer/block-copy";
 import { RequestFlag } from "@blocklayer/driver";
-import { patternBytes, testChild } from "@blocklayer/driver-tests";
+import { patternBytes, SeededDisk, testChild } from "@blocklayer/driver-tests";
 import { SeededScheduler, settleTurn } from "@blocklayer/env";
 import { BlockError } from "@blocklayer/errors";
 import fc from "fast-check";
 import { expect, it } from "vitest";
 import { isSame } from "./fixture.ts";
-import { SeededDisk } from "./seeded-disk.ts";
 
 /*
  * CB-1 to CB-6 of RELIABILITY.md: guests that write, zero, discard and give up; readers of the snapshot; a

@@ -2,8 +2,10 @@
 const START = 4;
 /** So that one reads while another writes. */
 const LEAST = 2;
-/** Milliseconds that a background task may take, and a guest's copy may have to wait behind it. */
-const PATIENCE_MS = 200;
+/** Milliseconds that a background task may always take. */
+const PATIENCE_MS = 40;
+/** How many times the shortest task seen a task may take: more is time spent waiting for other tasks. */
+const PATIENCE = 3;
 
 /**
  * Learns how many background tasks may run at once, because a guest's write waits behind all that is queued in a
@@ -16,6 +18,7 @@ const PATIENCE_MS = 200;
  */
 export class TaskWindow {
   #size = START;
+  #shortestMs = Number.POSITIVE_INFINITY;
 
   /** Tasks that may run at once. */
   get size(): number {
@@ -27,8 +30,9 @@ export class TaskWindow {
    * @param most - tasks that the caller allows
    */
   learn(tookMs: number, most: number): void {
+    this.#shortestMs = Math.min(this.#shortestMs, tookMs);
     this.#size =
-      tookMs > PATIENCE_MS
+      tookMs > Math.max(PATIENCE_MS, PATIENCE * this.#shortestMs)
         ? Math.max(LEAST, this.#size - 1)
         : Math.min(this.#size + 1, Math.max(START, most));
   }

@@ -1,11 +1,10 @@
 import { BlockCopy, type CopyCall } from "@blocklayer/block-copy";
-import { patternBytes, testChild } from "@blocklayer/driver-tests";
+import { patternBytes, SeededDisk, testChild } from "@blocklayer/driver-tests";
 import { SeededScheduler, settleTurn } from "@blocklayer/env";
 import { BlockError } from "@blocklayer/errors";
 import fc from "fast-check";
 import { expect, it } from "vitest";
 import { isSame } from "./fixture.ts";
-import { SeededDisk } from "./seeded-disk.ts";
 
 /*
  * Guests that copy before they write, background calls that are cancelled, limited and kicked, disks that fail:

@@ -278,6 +278,12 @@ describe("in flight", () => {
     below.io.cancelInFlight();
     diskNode({ size: 512 }).node.io.cancelInFlight();
     expect(cancelled).toEqual(["disk", "disk"]);
+    const image = rigNode({
+      driver: () => loggedDisk({ size: 512 }).driver,
+      children: { file: { node: below, role: Role.image } },
+    });
+    image.io.cancelInFlight();
+    expect(cancelled.length).toBe(3);
   });
 
   it("follows a driver that says that its length changed", () => {

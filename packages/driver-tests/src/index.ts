@@ -33,6 +33,7 @@ export {
   type ScriptedRequest,
   scriptedDefinition,
 } from "./scripted-driver.ts";
+export { SeededDisk } from "./seeded-disk.ts";
 export type { ConformanceOptions, DriverCapabilities } from "./suite/conformance-options.ts";
 export { testDriver } from "./suite/test-driver.ts";
 export { TestChild, type TestChildOptions, testChild } from "./test-child.ts";

@@ -16,7 +16,7 @@ import {
   type TruncateOptions,
 } from "@blocklayer/driver";
 import { assert } from "@blocklayer/errors";
-import { filterChild } from "../chain.ts";
+import { filterChild, primaryChild } from "../chain.ts";
 import type { Edge } from "../edge.ts";
 import { type ChainStatus, chainStatus, layerStatus } from "./block-status.ts";
 import { copyRangeFrom, copyRangeTo } from "./copy-range-path.ts";
@@ -189,11 +189,11 @@ export class NodeIo extends RequestState {
     return this.counted(() => freeSpace(this.node));
   }
 
-  /** Makes requests fail that wait for something that may never come; a filter without a way asks its child. */
+  /** Makes requests fail that wait for something that may never come; a driver without a way asks its primary child. */
   cancelInFlight(): void {
     const { driver } = this.node;
     if (driver.cancelInFlight !== undefined) driver.cancelInFlight();
-    else filterChild(this.node)?.node.io.cancelInFlight();
+    else (filterChild(this.node) ?? primaryChild(this.node))?.node.io.cancelInFlight();
   }
 
   /**

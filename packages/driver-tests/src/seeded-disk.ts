@@ -1,16 +1,17 @@
 import { type BlockStatus, completed, rejected, StatusFlag } from "@blocklayer/driver";
-import { ReferenceDisk } from "@blocklayer/driver-tests";
 import type { SeededScheduler } from "@blocklayer/env";
 import { BlockError } from "@blocklayer/errors";
+import { ReferenceDisk } from "./reference-disk.ts";
 
 /** A disk whose requests complete when the scheduler says: some in the same turn, some never well. */
 export class SeededDisk extends ReferenceDisk {
-  /** Requests that fail, of 100. */
-  failures = 0;
+  /** Requests that fail, of 100. Default 0. */
+  failures: number = 0;
   /** Requests under way. */
-  running = 0;
+  running: number = 0;
   readonly #scheduler: SeededScheduler;
 
+  /** @param size - bytes */
   constructor(scheduler: SeededScheduler, size: number) {
     super({ size });
     this.#scheduler = scheduler;
