@@ -1,5 +1,7 @@
 import { BlockError } from "@blocklayer/errors";
 import {
+  type ByteReceiver,
+  type ByteStream,
   GreetingReader,
   NBD_LIMITS,
   type NbdExportNameReply,
@@ -7,7 +9,6 @@ import {
   type NbdOptionReplyMessage,
   OptionReplyReader,
 } from "@blocklayer/nbd-protocol";
-import type { ByteReceiver, ByteStream } from "./byte-stream.ts";
 
 /** Bytes of a read during the negotiation. */
 const BUFFER_SIZE = 16 * 1024;

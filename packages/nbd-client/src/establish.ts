@@ -1,6 +1,6 @@
 import type { Env } from "@blocklayer/env";
 import { BlockError } from "@blocklayer/errors";
-import type { ByteStream } from "./byte-stream.ts";
+import type { ByteStream } from "@blocklayer/nbd-protocol";
 import { Conversation } from "./conversation.ts";
 import { abortable, withDeadline } from "./deadline.ts";
 import type { NbdExportInfo } from "./export-info.ts";

@@ -1,4 +1,4 @@
-export type { ByteReceiver, ByteStream } from "./byte-stream.ts";
+export type { ByteReceiver, ByteStream } from "@blocklayer/nbd-protocol";
 export type { OpenStream } from "./establish.ts";
 export type { NbdExportInfo } from "./export-info.ts";
 export { type ListOptions, listExportsOver } from "./list-exports.ts";

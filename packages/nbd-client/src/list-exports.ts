@@ -1,5 +1,5 @@
 import { type Env, realEnv } from "@blocklayer/env";
-import type { ByteStream } from "./byte-stream.ts";
+import type { ByteStream } from "@blocklayer/nbd-protocol";
 import { converse, NEGOTIATION_TIMEOUT_MS, type OpenStream } from "./establish.ts";
 import { type NbdListedExport, negotiateList } from "./negotiation.ts";
 

@@ -1,7 +1,6 @@
 import { type Env, realEnv } from "@blocklayer/env";
 import type { BlockError } from "@blocklayer/errors";
-import { NbdCommand, NbdCommandFlag } from "@blocklayer/nbd-protocol";
-import type { ByteStream } from "./byte-stream.ts";
+import { type ByteStream, NbdCommand, NbdCommandFlag } from "@blocklayer/nbd-protocol";
 import { ClientRequest, type ClientRequestParts } from "./client-request.ts";
 import { establish, NEGOTIATION_TIMEOUT_MS, type OpenStream } from "./establish.ts";
 import { maxPayload, type NbdExportInfo } from "./export-info.ts";

@@ -1,6 +1,6 @@
 import { type DriverDefinition, defineDriver, type NodeHost } from "@blocklayer/driver";
 import type { Env } from "@blocklayer/env";
-import type { ByteStream } from "./byte-stream.ts";
+import type { ByteStream } from "@blocklayer/nbd-protocol";
 import { NbdDriver, readOnlyError } from "./nbd-driver.ts";
 import {
   type NbdOptions,

@@ -1,6 +1,8 @@
 import type { Env } from "@blocklayer/env";
 import { BlockError, textOfErrno, toBlockError } from "@blocklayer/errors";
 import {
+  type ByteReceiver,
+  type ByteStream,
   codeOfNbdError,
   NbdCommand,
   NbdErrno,
@@ -9,7 +11,6 @@ import {
   ReplyReader,
   writeRequest,
 } from "@blocklayer/nbd-protocol";
-import type { ByteReceiver, ByteStream } from "./byte-stream.ts";
 import type { ClientRequest } from "./client-request.ts";
 import { switchedOff } from "./deadline.ts";
 import { RequestLine } from "./request-line.ts";

@@ -1,3 +1,4 @@
+export type { ByteReceiver, ByteStream } from "./byte-stream.ts";
 export * from "./constants.ts";
 export type { Allocate } from "./frame-input.ts";
 export {

@@ -1,4 +1,4 @@
-export type { ByteReceiver, ByteStream } from "./byte-stream.ts";
+export type { ByteReceiver, ByteStream } from "@blocklayer/nbd-protocol";
 export type { ConnectionInfo, ConnectionStage } from "./nbd-connection.ts";
 export type {
   ExportBackend,

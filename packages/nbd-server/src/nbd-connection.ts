@@ -1,9 +1,14 @@
 import type { Env } from "@blocklayer/env";
 import { BlockError } from "@blocklayer/errors";
-import { encodeGreeting, NbdHandshakeFlag, OptionReader } from "@blocklayer/nbd-protocol";
+import {
+  type ByteReceiver,
+  type ByteStream,
+  encodeGreeting,
+  NbdHandshakeFlag,
+  OptionReader,
+} from "@blocklayer/nbd-protocol";
 import type { BufferAccount, BufferBudget } from "./buffer-budget.ts";
 import type { BufferPool } from "./buffer-pool.ts";
-import type { ByteReceiver, ByteStream } from "./byte-stream.ts";
 import { Deadline } from "./deadline.ts";
 import type { NbdExport } from "./nbd-export.ts";
 import { type ExportDirectory, Negotiation, type NextStep } from "./negotiation.ts";

@@ -1,7 +1,7 @@
 import { assert } from "@blocklayer/errors";
+import type { ByteStream } from "@blocklayer/nbd-protocol";
 import type { BufferAccount } from "./buffer-budget.ts";
 import type { BufferPool } from "./buffer-pool.ts";
-import type { ByteStream } from "./byte-stream.ts";
 import type { Deadline } from "./deadline.ts";
 import { Slab } from "./slab.ts";
 

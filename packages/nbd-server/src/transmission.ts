@@ -1,7 +1,12 @@
-import { NbdCommand, NbdErrno, type NbdRequest, RequestReader } from "@blocklayer/nbd-protocol";
+import {
+  type ByteStream,
+  NbdCommand,
+  NbdErrno,
+  type NbdRequest,
+  RequestReader,
+} from "@blocklayer/nbd-protocol";
 import type { BufferAccount } from "./buffer-budget.ts";
 import type { BufferPool } from "./buffer-pool.ts";
-import type { ByteStream } from "./byte-stream.ts";
 import type { Deadline } from "./deadline.ts";
 import type { NbdExport } from "./nbd-export.ts";
 import type { ReceiveMemory } from "./receive-memory.ts";

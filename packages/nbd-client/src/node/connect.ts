@@ -1,7 +1,7 @@
 import { fstatSync } from "node:fs";
 import type { SocketConnectOpts } from "node:net";
 import { BlockError, textOfErrno } from "@blocklayer/errors";
-import type { ByteStream } from "../byte-stream.ts";
+import type { ByteStream } from "@blocklayer/nbd-protocol";
 import type { NbdServerAddress } from "../nbd-options.ts";
 import { SocketStream } from "./socket-stream.ts";
 

@@ -1,5 +1,5 @@
 import { Socket, type SocketConstructorOpts } from "node:net";
-import type { ByteReceiver, ByteStream } from "../byte-stream.ts";
+import type { ByteReceiver, ByteStream } from "@blocklayer/nbd-protocol";
 
 /** Bytes of the first read, which Node wants memory for before the stream is started. */
 const FIRST_READ = 4096;

@@ -1,5 +1,5 @@
 import { Socket, type SocketConstructorOpts } from "node:net";
-import type { ByteReceiver, ByteStream } from "../byte-stream.ts";
+import type { ByteReceiver, ByteStream } from "@blocklayer/nbd-protocol";
 
 /** What an accepted socket has beside its documented members. */
 interface SocketWithHandle {

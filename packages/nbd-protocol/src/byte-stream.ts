@@ -25,14 +25,17 @@ export interface ByteReceiver {
 }
 
 /**
- * A duplex stream of bytes, made for few system calls and no copies: what a client writes at once leaves in one burst,
- * and what arrives is read into memory of the client's own.
+ * A duplex stream of bytes between an NBD client and a server, made for few system calls and no copies: what one side
+ * writes at once leaves in one burst, and what arrives is read into memory of the reader's own.
  *
- * Sockets implement it in the entry `./node`; a WebSocket, a simulator or a message port can as well.
+ * `nbd-client/node` and `nbd-server/node` implement it over sockets; a WebSocket, a simulator or a message port can as
+ * well.
  */
 export interface ByteStream {
   /** The other side, for people: `"127.0.0.1:10809"`, `"/run/nbd.sock"`. */
   readonly peer: string;
+  /** What a server's limit of connections per address counts. `undefined` where peers have no address. */
+  readonly address?: string;
   /** Names the receiver and begins to deliver. Called once. */
   start(receiver: ByteReceiver): void;
   /** Stops calls of `data` from now on. Pausing twice is harmless. */
