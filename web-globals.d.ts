@@ -10,7 +10,10 @@ interface AbortSignal {
   addEventListener(type: "abort", listener: () => void, options?: { once?: boolean }): void;
   removeEventListener(type: "abort", listener: () => void): void;
 }
-declare var AbortSignal: { abort(reason?: unknown): AbortSignal; any(signals: AbortSignal[]): AbortSignal };
+declare var AbortSignal: {
+  abort(reason?: unknown): AbortSignal;
+  any(signals: AbortSignal[]): AbortSignal;
+};
 interface AbortController {
   readonly signal: AbortSignal;
   abort(reason?: unknown): void;
