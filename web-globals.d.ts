@@ -1,6 +1,6 @@
 /**
  * The web globals that core packages may use: present in Node and in browser workers alike.
- * Builds of core packages see these and no other globals (DESIGN.md section 3).
+ * Builds of core packages see these and no other globals (docs/design.md section 3).
  */
 interface AbortSignal {
   readonly aborted: boolean;

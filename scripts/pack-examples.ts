@@ -3,7 +3,15 @@
  * of each README there: what a consumer gets, and nothing of the workspace.
  */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { exampleBlocks, promisedLines } from "../docs/src/example-blocks.ts";
@@ -12,6 +20,8 @@ import { workspaceMembers } from "./manifests.ts";
 const project = mkdtempSync(join(tmpdir(), "blocklayer-pack-"));
 try {
   const packages = workspaceMembers().filter(({ manifest }) => manifest.private !== true);
+  const unbuilt = packages.filter(({ folder }) => !existsSync(`${folder}/dist`));
+  if (unbuilt.length > 0) throw new Error(`run build first: ${unbuilt[0]?.folder} has no dist`);
   const tarballs = join(project, "tarballs");
   mkdirSync(tarballs);
   for (const { folder } of packages) {

@@ -1,3 +1,4 @@
+import { BlockError } from "@blocklayer/errors";
 import { HELP, parseArguments } from "./arguments.ts";
 import { Interrupted, Interruption } from "./cleanup/interruption.ts";
 import { LastResort } from "./cleanup/last-resort.ts";
@@ -78,7 +79,8 @@ function verdictText(passed: boolean, place: Workplace, keep: boolean): string {
 
 function failed(stage: Stage, error: unknown): number {
   const text = error instanceof Error ? error.message : String(error);
-  stage.verdict(false, text);
+  const hint = error instanceof BlockError && error.hint !== undefined ? ` (${error.hint})` : "";
+  stage.verdict(false, `${text}${hint}`);
   if (error instanceof Interrupted) return error.exitCode;
   return 1;
 }

@@ -83,7 +83,7 @@ describe.concurrent("a disk of the user's", () => {
   );
 
   it.each([
-    ["nothing.raw", undefined, "can not be used: ENOENT"],
+    ["nothing.raw", undefined, "can not be used: it does not exist"],
     ["short.raw", Buffer.alloc(1000), "has 1000 bytes; a raw disk of 1 MiB or more"],
     ["image.qcow2", Buffer.from("QFI\xfb more", "latin1"), "is a qcow2 image and not raw"],
     [".", undefined, "is not a regular file"],

@@ -9,7 +9,7 @@ import { expect, it } from "vitest";
 import { isSame } from "./fixture.ts";
 
 /*
- * CB-1 to CB-6 of RELIABILITY.md: guests that write, zero, discard and give up; readers of the snapshot; a
+ * CB-1 to CB-6 of docs/reliability.md: guests that write, zero, discard and give up; readers of the snapshot; a
  * background copy that is paused, limited and cancelled; disks that fail and are slow: in an order that the seed
  * decides. Whatever happens, a read of the snapshot gives the disk as it was at the beginning, or fails.
  */

@@ -134,6 +134,8 @@ class BackupStart {
     const name = options["filter-node-name"];
     this.#filterNode = await graph.open({
       driver: "copy-before-write",
+      // What guests discard goes on to reach the disk as it did without the filter.
+      discard: this.#request.source.options.discard,
       ...(name === undefined ? {} : { "node-name": name }),
       file: source.name,
       target: target.name,

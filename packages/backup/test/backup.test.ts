@@ -91,6 +91,24 @@ describe("a full backup", () => {
     job.job.dismiss();
   });
 
+  it.each(["unmap", "ignore"] as const)(
+    "lets discards pass as the disk does: %s",
+    async (discard) => {
+      const { fixture, env } = await backupFixture();
+      const disk = { driver: "memory", "node-name": "m", size: 4 * CLUSTER, discard } as const;
+      await fixture.graph.open(disk);
+      const guest = await fixture.guest("m");
+      const job = await fixture.start({ device: "m", sync: "none" });
+      await guest.write(0, ones(CLUSTER));
+      await guest.discard(0, CLUSTER);
+      const bytes = new Uint8Array(CLUSTER);
+      await guest.read(0, bytes);
+      expect(bytes).toEqual(discard === "unmap" ? new Uint8Array(CLUSTER) : ones(CLUSTER));
+      await env.clock.advance(1);
+      await job.job.cancelAndWait();
+    },
+  );
+
   it("copies what a guest overwrites only once", async () => {
     const { fixture, env, source } = await backupFixture();
     const guest = await fixture.guest("disk");

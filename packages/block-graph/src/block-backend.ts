@@ -131,11 +131,17 @@ export class BlockBackend implements ResizableBackend, EdgeParent {
 
   read(offset: number, buffer: Uint8Array, options?: RequestOptions): Promise<void> {
     const edge = this.#edge;
-    if (edge !== undefined && this.#isOpen() && this.#isInside(edge, offset, buffer.length)) {
+    if (
+      edge !== undefined &&
+      buffer instanceof Uint8Array &&
+      this.#isOpen() &&
+      this.#isInside(edge, offset, buffer.length)
+    ) {
       this.#inFlight.enter();
       return this.#finish(edge.node.io.pread(edge, offset, buffer, options));
     }
     return this.#submit(options?.signal, (attached) => {
+      checkBuffer("read", buffer);
       this.#check(attached, "read", offset, buffer.length);
       return attached.pread(offset, buffer, options);
     });
@@ -146,6 +152,7 @@ export class BlockBackend implements ResizableBackend, EdgeParent {
     if (
       edge !== undefined &&
       (edge.perm & Permissions.write) !== 0 &&
+      buffer instanceof Uint8Array &&
       this.#isOpen() &&
       this.#isInside(edge, offset, buffer.length)
     ) {
@@ -153,15 +160,19 @@ export class BlockBackend implements ResizableBackend, EdgeParent {
       return this.#finish(edge.node.io.pwrite(edge, offset, buffer, options));
     }
     return this.#submit(options?.signal, (attached) => {
+      checkBuffer("write", buffer);
       this.#checkChange(attached, "write", offset, buffer.length, options?.flags);
       return attached.pwrite(offset, buffer, options);
     });
   }
 
   writev(offset: number, buffers: readonly Uint8Array[], options?: RequestOptions): Promise<void> {
-    let length = 0;
-    for (const buffer of buffers) length += buffer.length;
     return this.#submit(options?.signal, (edge) => {
+      let length = 0;
+      for (const buffer of buffers) {
+        checkBuffer("writev", buffer);
+        length += buffer.length;
+      }
       this.#checkChange(edge, "write", offset, length, options?.flags);
       return edge.pwritev(offset, buffers, options);
     });
@@ -344,7 +355,16 @@ export class BlockBackend implements ResizableBackend, EdgeParent {
   }
 }
 
+/** Offsets come from plain JavaScript too, where a bigint prints like a number. */
 function checkInteger(value: number): void {
-  if (!Number.isSafeInteger(value))
-    throw new RangeError(`${value} is not an integer number of bytes`);
+  if (!Number.isSafeInteger(value)) {
+    throw new RangeError(`${String(value)} (${typeof value}) is not an integer number of bytes`);
+  }
+}
+
+/** Other arrays have a length too, and would store or return wrong bytes without a word. */
+function checkBuffer(operation: string, buffer: unknown): void {
+  if (buffer instanceof Uint8Array) return;
+  const kind = buffer === null ? "null" : (buffer?.constructor?.name ?? typeof buffer);
+  throw new TypeError(`${operation}: the buffer is a ${kind}, a Uint8Array is needed`);
 }

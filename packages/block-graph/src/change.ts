@@ -29,7 +29,7 @@ export interface GraphStep extends TransactionStep {
  * Carries out steps as one: all drained, all prepared, then the links, the permissions of the final graph and
  * all commits in one turn. Or nothing at all.
  *
- * @see DESIGN.md section 4: the rules for surgery in an event loop
+ * @see docs/design.md section 4: the rules for surgery in an event loop
  */
 export async function runChange(
   core: GraphCore,

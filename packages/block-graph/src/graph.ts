@@ -66,7 +66,7 @@ export interface OpenOptions {
  *
  * `Drivers` decides only which options `open`, `insertNode` and `reopen` take; a `Graph` of any drivers is a `Graph`.
  *
- * @see spec/graph.md; DESIGN.md section 4 for the rules of surgery in an event loop
+ * @see spec/graph.md; docs/design.md section 4 for the rules of surgery in an event loop
  */
 export class Graph<Drivers extends readonly DriverDefinition[] = readonly DriverDefinition[]>
   implements AsyncDisposable

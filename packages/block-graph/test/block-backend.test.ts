@@ -116,6 +116,29 @@ describe("a backend", () => {
     expect((await open(node)).describe()).toBe("an unnamed block device");
   });
 
+  it.each([
+    [[1, 2], "Array"],
+    [new Uint16Array(2), "Uint16Array"],
+    [new ArrayBuffer(2), "ArrayBuffer"],
+    ["text", "String"],
+    [5, "Number"],
+    [null, "null"],
+    [undefined, "undefined"],
+  ])("takes no %s for a buffer", async (value, kind) => {
+    const { node, disk } = diskNode({ size: 512 });
+    const backend = await open(node);
+    const buffer = value as unknown as Uint8Array;
+    for (const [operation, request] of [
+      ["read", backend.read(0, buffer)],
+      ["write", backend.write(0, buffer)],
+      ["writev", backend.writev(0, [buffer])],
+    ] as const) {
+      const message = `${operation}: the buffer is a ${kind}, a Uint8Array is needed`;
+      await expect(request).rejects.toMatchObject({ name: "TypeError", message });
+    }
+    expect(disk.bytes.every((byte) => byte === 0)).toBe(true);
+  });
+
   it.each([0.5, Number.NaN, 2 ** 53, Number.POSITIVE_INFINITY])(
     "rejects %d as an offset with a RangeError",
     async (offset) => {
@@ -131,7 +154,10 @@ describe("a backend", () => {
       ];
       for (const result of await Promise.allSettled(requests)) {
         expect(result).toMatchObject({
-          reason: { name: "RangeError", message: `${offset} is not an integer number of bytes` },
+          reason: {
+            name: "RangeError",
+            message: `${offset} (number) is not an integer number of bytes`,
+          },
         });
       }
       expect(backend.inFlight).toBe(0);

@@ -49,7 +49,7 @@ export interface PreparedReopen {
  * from parents that may resize. Requests may overlap in time and in range unless the graph was told to serialise them. A
  * method that finished within the call returns `completed`. Methods reject, they do not throw.
  *
- * @see DESIGN.md section 4
+ * @see docs/design.md section 4
  */
 export interface BlockDriver extends AsyncDisposable {
   readonly driverName: string;

@@ -19,7 +19,7 @@ export interface GenericNodeOptions {
  * Decides whether a file name that was found *inside an image* may be opened. Such text is a plain file
  * name, never a URL, `json:` or a driver prefix.
  *
- * @see DESIGN.md section 8
+ * @see docs/design.md section 8
  */
 export interface ImageReferencePolicy {
   /**

@@ -27,7 +27,7 @@ export interface ResizeRequest {
  * request is issued only when every observer agreed. Copy-on-read is not a change and is not announced.
  * What an observer itself stores goes below the node it watches. Observers may not start graph surgery.
  *
- * @see DESIGN.md section 4; spec/write-intent-log.md section 3 for why it is before issue
+ * @see docs/design.md section 4; spec/write-intent-log.md section 3 for why it is before issue
  */
 export interface WriteObserver {
   /**

@@ -27,7 +27,7 @@ export interface Random {
  * chance or the scheduler, so that the same code runs in production and under a seeded scheduler that
  * decides every order of completions.
  *
- * @see DESIGN.md section 5
+ * @see docs/design.md section 5
  */
 export interface Env {
   readonly clock: Clock;

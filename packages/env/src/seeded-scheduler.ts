@@ -25,7 +25,7 @@ interface Completion {
  * posted here instead. `run` delivers one, lets every promise job run, and chooses the next, which is
  * exactly the freedom that an event loop has. Time jumps to the next timer when nothing else is pending.
  *
- * @see RELIABILITY.md section 3.3.2
+ * @see docs/reliability.md section 3.3.2
  */
 export class SeededScheduler {
   readonly env: Env;

@@ -32,7 +32,7 @@ const BRAND = "@blocklayer/BlockError";
  * `code` is stable within a major version, `message` is not. `instanceof` holds across two installed
  * copies of this package. Not to be subclassed: a new situation is a new message, rarely a new code.
  *
- * @see HOUSE-STYLE section 5; DESIGN.md section 8 for messages that a reference program words first
+ * @see CONTRIBUTING.md; docs/design.md section 8 for messages that a reference program words first
  */
 export class BlockError extends Error {
   override readonly name: string = "BlockError";

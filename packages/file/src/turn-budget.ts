@@ -11,7 +11,7 @@ const BYTES_PER_CALL = 4096;
  * It also ends loops that never leave a turn: a copy whose every request completes within the call
  * would otherwise keep everybody else waiting until it is done.
  *
- * @see RELIABILITY.md section 3.6.3: a turn takes at most 10 ms
+ * @see docs/reliability.md section 3.6.3: a turn takes at most 10 ms
  */
 export class TurnBudget {
   readonly #onNextTurn: (callback: () => void) => void;

@@ -12,7 +12,7 @@ import { BlockError, toBlockError } from "@blocklayer/errors";
  *
  * A `prepare` that fails takes back what it has done itself, or leaves it to its `clean`.
  *
- * @see DESIGN.md section 4: the rules for surgery in an event loop
+ * @see docs/design.md section 4: the rules for surgery in an event loop
  */
 export interface TransactionStep {
   /** Names the step in a debugger and in logs. */

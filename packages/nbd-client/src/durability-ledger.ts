@@ -9,7 +9,7 @@ import type { ClientRequest } from "./client-request.ts";
  * succeed and say nothing about them. Only a server that promises that a flush covers every connection
  * (CAN_MULTI_CONN) takes the doubt away. Else no flush may succeed any more.
  *
- * @see spec/nbd.md section 8; RELIABILITY.md section 3.2, RQ-6
+ * @see spec/nbd.md section 8; docs/reliability.md section 3.2, RQ-6
  */
 export class DurabilityLedger {
   /** Changes that were acknowledged without being stable. */

@@ -65,7 +65,7 @@ type State = "connected" | "waiting" | "failing" | "refused" | "closed";
  * What NBD cannot tell: whether the server still works on a request of the lost connection and carries it
  * out after newer ones. Cutting the old connection before a new one is made leaves that to the server's buffers.
  *
- * @see spec/nbd.md section 11; RELIABILITY.md section 3.2, NC-2 and NC-3
+ * @see spec/nbd.md section 11; docs/reliability.md section 3.2, NC-2 and NC-3
  */
 export class NbdSession implements TransmissionOwner {
   readonly info: NbdExportInfo;

@@ -2,7 +2,7 @@
  * Every limit of the codec, checked before memory is taken. Readers take others as options where that makes
  * sense; these are the defaults.
  *
- * @see spec/nbd.md sections 1, 3, 4; RELIABILITY.md section 3.6.3
+ * @see spec/nbd.md sections 1, 3, 4; docs/reliability.md section 3.6.3
  */
 export const NBD_LIMITS = {
   /** Options of one handshake. */

@@ -18,7 +18,7 @@ const GUARANTEE_MAX = 1024 * 1024;
  * Each account has a small part that nobody can take from it: four greedy clients can not stop the small requests of
  * the fifth. Beyond it accounts draw from what is shared, and when that is used up those who hold least come first.
  *
- * @see RELIABILITY.md section 3.6.3
+ * @see docs/reliability.md section 3.6.3
  */
 export class BufferBudget {
   readonly #perAccount: number;

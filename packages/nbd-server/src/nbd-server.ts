@@ -62,7 +62,7 @@ const RETAINED = 64 * 1024 * 1024;
  * It opens no socket; `accept` takes one stream per client. Whatever a client sends, only its own connection ends, and
  * what it can take of memory and time is limited.
  *
- * @see spec/nbd.md; RELIABILITY.md section 3.6.3
+ * @see spec/nbd.md; docs/reliability.md section 3.6.3
  */
 export class NbdServer {
   readonly events: Emitter<NbdServerEvents> = new Emitter();

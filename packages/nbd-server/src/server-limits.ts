@@ -3,7 +3,7 @@ import { NBD_LIMITS } from "@blocklayer/nbd-protocol";
 /**
  * Every limit of the server. All can be set per server; each is checked before memory is taken.
  *
- * @see RELIABILITY.md section 3.6.3
+ * @see docs/reliability.md section 3.6.3
  */
 export interface NbdServerLimits {
   /** Connections at once; further ones are closed without a word. */

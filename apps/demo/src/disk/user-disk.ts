@@ -46,7 +46,9 @@ const EXT_MAGIC = 0xef53;
  */
 export async function inspectUserFile(path: string): Promise<UserFile> {
   const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
-    throw new Error(`the disk ${path} can not be used: ${error.code ?? error.message}`);
+    throw new Error(
+      `the disk ${path} can not be used: ${error.code === "ENOENT" ? "it does not exist" : (error.code ?? error.message)}`,
+    );
   });
   if (!found.isFile()) throw new Error(`the disk ${path} is not a regular file`);
   const start = await readStart(path);

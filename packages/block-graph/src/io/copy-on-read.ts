@@ -38,7 +38,7 @@ export interface CopyOnReadOptions {
  *
  * What is written does not change what the node shows: observers are not told. A failed write fails the read.
  *
- * @see spec/graph.md section 7.5; RELIABILITY.md CR-1
+ * @see spec/graph.md section 7.5; docs/reliability.md CR-1
  */
 export async function copyOnRead(
   io: NodeIo,

@@ -9,7 +9,7 @@ const WRITERS = Permissions.write | Permissions.writeUnchanged;
  * A flush covers the writes that had completed when it *started*. So those that were asked for while another ran
  * share the next one: it starts after all of them were asked for, and all of them end as it does.
  *
- * @see spec/graph.md section 7.9; RELIABILITY.md RQ-5
+ * @see spec/graph.md section 7.9; docs/reliability.md RQ-5
  */
 export class FlushQueue {
   #running: boolean = false;

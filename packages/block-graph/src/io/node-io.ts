@@ -38,7 +38,7 @@ import { writeRange, zeroRange } from "./write-path.ts";
  * `completed`) there was no allocation and no other turn. Only a request that stays pending is tracked; that happens in
  * the turn of the call, so whoever comes later finds it. Everything else takes the general form, in the `*-path.ts` files.
  *
- * @see spec/graph.md section 7; DESIGN.md section 4
+ * @see spec/graph.md section 7; docs/design.md section 4
  */
 export class NodeIo extends RequestState {
   /** Fast requests whose driver is being called this moment: they are not tracked yet. */

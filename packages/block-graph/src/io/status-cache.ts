@@ -4,7 +4,7 @@
  * A run goes when anything that could have put a hole into it begins or ends. Answering "data" for zeroes is
  * harmless, the opposite would not be, and it is never cached.
  *
- * @see spec/graph.md section 7.12; RELIABILITY.md BS-3
+ * @see spec/graph.md section 7.12; docs/reliability.md BS-3
  */
 export class StatusCache {
   #start = 0;

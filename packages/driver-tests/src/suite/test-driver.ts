@@ -14,7 +14,7 @@ import { withSubject } from "./subject.ts";
  * The suite sends valid requests only, as a graph does: inside the disk, aligned, not longer than the limits,
  * never of zero length. It does not judge what is the driver's own.
  *
- * @see HOUSE-STYLE.md section 9
+ * @see CONTRIBUTING.md
  */
 export function testDriver(options: ConformanceOptions): void {
   const { describe, it } = options;

@@ -35,7 +35,7 @@ export interface TcpListener extends NbdListener {
  *
  * @throws BlockError `EPERM` without the flag, or for an address that others could reach; or with the operating
  *   system's code
- * @see RELIABILITY.md section 3.6.1
+ * @see docs/reliability.md section 3.6.1
  */
 export async function listenTcp(options: TcpListenerOptions): Promise<TcpListener> {
   const { server, host = "127.0.0.1", port = NBD_PORT } = options;

@@ -34,7 +34,7 @@ const FIRST_PLACE = 14;
  *
  * @throws BlockError `EADDRINUSE` something is there that is not a dead socket; `EINVAL` the path is too long; or with
  *   the operating system's code
- * @see RELIABILITY.md section 3.6.1
+ * @see docs/reliability.md section 3.6.1
  */
 export async function listenUnix(options: UnixListenerOptions): Promise<UnixListener> {
   const target = options.path === undefined ? undefined : resolve(options.path);

@@ -1,0 +1,74 @@
+import { type DecisionSource, Decisions } from "./decisions.ts";
+import type { Drain } from "./drain.ts";
+import { Simulation, type World } from "./simulation.ts";
+import { SimulationFailure } from "./simulation-failure.ts";
+import { Trace } from "./trace.ts";
+import { WorldScheduler } from "./world-scheduler.ts";
+
+export interface RunOptions {
+  /** Default: the fastest one there is. */
+  readonly drain?: Drain;
+  /** Keeps a readable line for everything that happens. Default `false`. */
+  readonly keepsLines?: boolean;
+}
+
+/** One life of a world. */
+export interface Outcome {
+  readonly failure: SimulationFailure | undefined;
+  /** What was decided: replays the life. */
+  readonly decisions: readonly number[];
+  /** Equal for equal lives. */
+  readonly hash: string;
+  /** Completions that were delivered. */
+  readonly events: number;
+  readonly counts: ReadonlyMap<string, number>;
+  /** Empty unless lines were kept. */
+  readonly lines: readonly string[];
+}
+
+/**
+ * Lets a world live once, from a seed or from recorded decisions. Never rejects: what goes wrong is the outcome.
+ *
+ * Rejections that nobody handles count as failures, under Node.
+ */
+export async function runSeed(
+  world: World,
+  source: DecisionSource,
+  options: RunOptions = {},
+): Promise<Outcome> {
+  const trace = new Trace(options.keepsLines ?? false);
+  const decisions = new Decisions(source, trace);
+  const { drain } = options;
+  const scheduler = new WorldScheduler({ decisions, ...(drain === undefined ? {} : { drain }) });
+  const simulation = new Simulation(scheduler);
+  const failure = await observed(() => scheduler.run(() => world.run(simulation)));
+  return {
+    failure,
+    decisions: decisions.recorded,
+    hash: trace.hash,
+    events: scheduler.events,
+    counts: simulation.counts,
+    lines: trace.lines ?? [],
+  };
+}
+
+/** Returns how `work` failed, be it by a rejection that nobody handled. */
+async function observed(work: () => Promise<void>): Promise<SimulationFailure | undefined> {
+  let unhandled: SimulationFailure | undefined;
+  const note = (reason: unknown): void => {
+    const { message } = SimulationFailure.of(reason);
+    unhandled ??= new SimulationFailure("unhandled rejection", message);
+  };
+  const events = typeof process === "undefined" ? undefined : process;
+  events?.on("unhandledRejection", note);
+  try {
+    await work();
+    // Node tells of them when a turn of the event loop is over.
+    if (events !== undefined) await new Promise((resolve) => setImmediate(resolve));
+    return unhandled;
+  } catch (error) {
+    return SimulationFailure.of(error);
+  } finally {
+    events?.off("unhandledRejection", note);
+  }
+}

@@ -1,0 +1,84 @@
+import type { Env } from "@blocklayer/env";
+import type { Decisions } from "./decisions.ts";
+import { SimulationFailure } from "./simulation-failure.ts";
+import type { Trace } from "./trace.ts";
+import type { WorldScheduler } from "./world-scheduler.ts";
+
+/** A small world: disks, a graph, clients and faults, all drawn from decisions, and oracles that judge it. */
+export interface World {
+  readonly name: string;
+  /** Lives one life. @throws SimulationFailure what an oracle found */
+  run(simulation: Simulation): Promise<void>;
+}
+
+/** What a world gets: decisions, the scheduler, and a place for findings. */
+export class Simulation {
+  readonly scheduler: WorldScheduler;
+  /** How often rare situations happened, by name. */
+  readonly counts: Map<string, number> = new Map();
+  readonly #operations = new Set<string>();
+  #operationCount = 0;
+
+  constructor(scheduler: WorldScheduler) {
+    this.scheduler = scheduler;
+    scheduler.reporters.push(() => [...this.#operations].map((name) => `unfinished: ${name}`));
+  }
+
+  get decisions(): Decisions {
+    return this.scheduler.decisions;
+  }
+
+  get env(): Env {
+    return this.scheduler.env;
+  }
+
+  get trace(): Trace {
+    return this.decisions.trace;
+  }
+
+  /** Reports a finding from anywhere, also from inside the code under test: the run ends at its next step. */
+  fail(kind: string, message: string): void {
+    this.scheduler.fail(new SimulationFailure(kind, message));
+  }
+
+  /** Reports a finding unless `condition` holds. */
+  expect(condition: boolean, kind: string, message: () => string): void {
+    if (!condition) this.fail(kind, message());
+  }
+
+  /** Counts a situation that has to happen now and then, or the world is too tame. */
+  sometimes(name: string): void {
+    this.counts.set(name, (this.counts.get(name) ?? 0) + 1);
+  }
+
+  /** Names an operation as long as it runs, for the report of a deadlock. Settles as `work` does. */
+  async operation<T>(name: string, work: () => Promise<T>): Promise<T> {
+    this.#operationCount += 1;
+    const entry = `${name} (operation ${this.#operationCount})`;
+    this.#operations.add(entry);
+    this.trace.note(`begins: ${entry}`);
+    try {
+      return await work();
+    } finally {
+      this.#operations.delete(entry);
+      this.trace.note(`ends: ${entry}`);
+    }
+  }
+
+  /** Reports a finding if something waits to be delivered that nobody should wait for any more. */
+  async expectNothingPending(): Promise<void> {
+    const { scheduler } = this;
+    // Who was woken has still to run; what it does counts.
+    while (scheduler.pendingTags.some((tag) => tag.startsWith("wake "))) {
+      await scheduler.turn("last wake-ups");
+    }
+    const { pendingTags } = scheduler;
+    this.expect(pendingTags.length === 0, "left behind", () => pendingTags.join(", "));
+  }
+
+  /** The process dies: nothing that waits goes on. */
+  crash(): void {
+    this.#operations.clear();
+    this.scheduler.crash();
+  }
+}

@@ -1,0 +1,71 @@
+/** A failure that ends a run keeps this many of the last lines. */
+export const TAIL_LENGTH = 12;
+
+const tagHashes = new Map<string, number>();
+
+function hashOf(text: string): number {
+  const known = tagHashes.get(text);
+  if (known !== undefined) return known;
+  let hash = 0x811c9dc5;
+  for (let index = 0; index < text.length; index += 1) {
+    hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);
+  }
+  tagHashes.set(text, hash);
+  return hash;
+}
+
+/**
+ * What happened in a run, in order: always as a hash and a short tail, on demand as lines.
+ *
+ * Two runs with equal hashes delivered the same completions and decided alike.
+ */
+export class Trace {
+  /** All lines, oldest first; `undefined` unless they are kept. */
+  readonly lines: string[] | undefined;
+  readonly #tail: string[] = [];
+  #low = 0x811c9dc5;
+  #high = 0x9e3779b9;
+
+  /** @param keepsLines - for people; costs memory and time */
+  constructor(keepsLines = false) {
+    this.lines = keepsLines ? [] : undefined;
+  }
+
+  /** 16 hexadecimal digits. */
+  get hash(): string {
+    const hex = (word: number): string => (word >>> 0).toString(16).padStart(8, "0");
+    return hex(this.#high) + hex(this.#low);
+  }
+
+  /** The last completions that were delivered, oldest first. */
+  get tail(): readonly string[] {
+    return this.#tail;
+  }
+
+  /** A completion is delivered. */
+  delivered(tag: string, nowMs: number): void {
+    this.#mix(tag, nowMs);
+    this.#tail.push(tag);
+    if (this.#tail.length > TAIL_LENGTH) this.#tail.shift();
+    this.lines?.push(`${nowMs} ms: ${tag}`);
+  }
+
+  /** A decision is taken. */
+  decided(tag: string, value: number): void {
+    this.#mix(tag, value);
+    if (value !== 0) this.lines?.push(`  ${tag} -> ${value}`);
+  }
+
+  /** Something worth a line; part of the hash like the rest. */
+  note(text: string): void {
+    this.#mix("note", text.length);
+    this.lines?.push(`  ${text}`);
+  }
+
+  #mix(tag: string, value: number): void {
+    this.#low = Math.imul(this.#low ^ hashOf(tag), 0x01000193);
+    this.#low = Math.imul(this.#low ^ value, 0x85ebca6b);
+    this.#high = Math.imul(this.#high ^ this.#low, 0xc2b2ae35);
+    this.#high ^= this.#high >>> 15;
+  }
+}
