@@ -37,11 +37,21 @@ const NAMES: readonly (readonly [Permission, PermissionName, string])[] = [
   [Permissions.resize, "resize", "resize"],
 ];
 
-/** Returns the bits of permission names. */
+/**
+ * Returns the bits of permission names.
+ *
+ * @throws RangeError a name is none: it would take nothing without a word
+ */
 export function permissionMask(names: Iterable<PermissionName>): Permission {
-  const wanted = new Set(names);
   let mask = 0;
-  for (const [bit, name] of NAMES) if (wanted.has(name)) mask |= bit;
+  for (const wanted of names) {
+    const found = NAMES.find(([, name]) => name === wanted);
+    if (found === undefined) {
+      const allowed = NAMES.map(([, name]) => name).join(", ");
+      throw new RangeError(`'${wanted}' is no permission; there are ${allowed}`);
+    }
+    mask |= found[0];
+  }
   return mask;
 }
 

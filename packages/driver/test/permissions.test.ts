@@ -132,6 +132,14 @@ describe("names of permissions", () => {
     expect(permissionMask(names.toReversed())).toBe(permission);
     expect(formatPermissions(permission)).toBe(text);
   });
+
+  it("refuses a name that is none", () => {
+    expect(() => permissionMask(["read" as "write"])).toThrow(
+      new RangeError(
+        "'read' is no permission; there are consistent-read, write, write-unchanged, resize",
+      ),
+    );
+  });
 });
 
 describe("for every input", () => {

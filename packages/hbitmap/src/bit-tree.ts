@@ -84,6 +84,18 @@ export class BitTree {
     return true;
   }
 
+  /** Sets one bit, which is what most writes mark; returns whether it was clear. */
+  setOne(bit: number): boolean {
+    const index = wordOf(bit);
+    const before = wordAt(this.#bottom, index);
+    const mask = 1 << bit;
+    if ((before & mask) !== 0) return false;
+    this.#bottom[index] = before | mask;
+    this.#population += 1;
+    if (before === 0) this.#raise(index);
+    return true;
+  }
+
   /** Clears the bits `first` to `last`, both included; returns whether any of them was set. */
   clear(first: number, last: number): boolean {
     const from = wordOf(first);

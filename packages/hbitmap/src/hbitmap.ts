@@ -105,7 +105,9 @@ export class HBitmap {
     this.#checkRange(offset, length);
     const bits = this.#bits;
     if (length === 0) return false;
-    return bits.set(this.#bitOf(offset), this.#bitOf(offset + length - 1));
+    const first = this.#bitOf(offset);
+    const last = this.#bitOf(offset + length - 1);
+    return first === last ? bits.setOne(first) : bits.set(first, last);
   }
 
   /**
