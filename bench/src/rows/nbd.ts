@@ -30,18 +30,13 @@ async function withServers(
     const socket = join(folder, "qemu.sock");
     sockets["qemu-nbd"] = socket;
     children.push(
-      workplace.start(
-        "qemu-nbd",
-        [
-          "-t",
-          "-f",
-          "raw",
-          "-k",
-          socket,
-          "--image-opts",
-          `driver=raw,file.driver=file,file.filename=${disk},file.locking=off`,
-        ].filter((word) => word !== "-f" && word !== "raw"),
-      ),
+      workplace.start("qemu-nbd", [
+        "-t",
+        "-k",
+        socket,
+        "--image-opts",
+        `driver=raw,file.driver=file,file.filename=${disk},file.locking=off`,
+      ]),
     );
   }
   try {
@@ -90,40 +85,32 @@ function against(
 
 /** 4 KiB random reads at queue depth 32. */
 export function randomRead(settings: BenchSettings): Promise<Row[]> {
-  return withServers(settings, async (sockets) => {
-    const figures = await interleave(
-      settings.rounds,
-      turns(sockets, (socket) =>
-        fio({
-          uri: uriOf(socket),
-          kind: "randread",
-          queueDepth: 32,
-          seconds: settings.seconds,
-          size: GIB,
-        }),
-      ),
-    );
-    const what = "4 KiB random read, QD 32";
-    return [against(what, figures, "nbdkit", 1.4), against(what, figures, "qemu-nbd", 3.5)];
-  });
+  return random(settings, "randread", { nbdkit: 1.4, "qemu-nbd": 3.5 });
 }
 
 /** 4 KiB random writes at queue depth 32. */
 export function randomWrite(settings: BenchSettings): Promise<Row[]> {
+  return random(settings, "randwrite", { nbdkit: 1.1 });
+}
+
+/** One kind of request against each peer that has a goal. */
+function random(
+  settings: BenchSettings,
+  kind: "randread" | "randwrite",
+  goals: Readonly<Partial<Record<Contestant, number>>>,
+): Promise<Row[]> {
+  const { rounds, seconds } = settings;
   return withServers(settings, async (sockets) => {
     const figures = await interleave(
-      settings.rounds,
+      rounds,
       turns(sockets, (socket) =>
-        fio({
-          uri: uriOf(socket),
-          kind: "randwrite",
-          queueDepth: 32,
-          seconds: settings.seconds,
-          size: GIB,
-        }),
+        fio({ uri: uriOf(socket), kind, queueDepth: 32, seconds, size: GIB }),
       ),
     );
-    return [against("4 KiB random write, QD 32", figures, "nbdkit", 1.1)];
+    const what = `4 KiB random ${kind === "randread" ? "read" : "write"}, QD 32`;
+    return Object.entries(goals).map(([peer, goal]) =>
+      against(what, figures, peer as Contestant, goal),
+    );
   });
 }
 

@@ -135,7 +135,7 @@ class BackupStart {
     this.#filterNode = await graph.open({
       driver: "copy-before-write",
       // What guests discard goes on to reach the disk as it did without the filter.
-      discard: this.#request.source.options.discard,
+      discard: source.options.discard,
       ...(name === undefined ? {} : { "node-name": name }),
       file: source.name,
       target: target.name,
