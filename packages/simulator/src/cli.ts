@@ -8,10 +8,8 @@ import { trimmed } from "./decisions.ts";
 import { runSeed } from "./run-seed.ts";
 import { shrink } from "./shrink.ts";
 import type { World } from "./simulation.ts";
-import { backupWorld } from "./worlds/backup.ts";
-import { requestLayerWorld } from "./worlds/request-layer.ts";
+import { findWorld, worlds } from "./worlds/all-worlds.ts";
 
-const WORLDS: readonly World[] = [requestLayerWorld, backupWorld];
 const CANARY_FINDINGS = 5;
 const SHRINK_RUNS = 1500;
 const { clock } = realEnv();
@@ -23,10 +21,10 @@ function print(line: string): void {
 /** Returns the exit code. */
 async function main(args: readonly string[]): Promise<number> {
   let options: CliOptions;
-  let worlds: readonly World[];
+  let chosen: readonly World[];
   try {
     options = readCliOptions(args);
-    worlds = findWorlds(options.worlds);
+    chosen = options.worlds.length === 0 ? worlds : options.worlds.map(findWorld);
   } catch (error) {
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${USAGE}`);
     return 2;
@@ -36,25 +34,16 @@ async function main(args: readonly string[]): Promise<number> {
     return 0;
   }
   if (options.canaries) return huntAll();
-  const [world] = worlds;
+  const [world] = chosen;
   if (options.seed !== undefined && world !== undefined) {
     return replay(world, options.seed, options.shrink);
   }
-  return campaigns(worlds, options);
+  return campaigns(chosen, options);
 }
 
-function findWorlds(names: readonly string[]): readonly World[] {
-  if (names.length === 0) return WORLDS;
-  return names.map((name) => {
-    const world = WORLDS.find((one) => one.name === name);
-    if (world !== undefined) return world;
-    throw new RangeError(`there is no world '${name}'`);
-  });
-}
-
-async function campaigns(worlds: readonly World[], options: CliOptions): Promise<number> {
+async function campaigns(chosen: readonly World[], options: CliOptions): Promise<number> {
   let failureCount = 0;
-  for (const world of worlds) {
+  for (const world of chosen) {
     const startMs = clock.now();
     const { seeds, events, failures, counts } = await runCampaign(world, {
       from: options.from,

@@ -26,6 +26,7 @@ export class Exploration {
   readonly #random: Random;
   readonly #priorities = new Map<string, number>();
   #count = 0;
+  #isFair: boolean = false;
 
   constructor(random: Random) {
     this.#random = new SeededRandom(random.u32());
@@ -40,9 +41,14 @@ export class Exploration {
     return this.name === "priority" ? this.#priority(tag) : 0;
   }
 
+  /** Nobody is kept waiting for ever from here on: what a proof that everything ends has to assume. */
+  becomeFair(): void {
+    this.#isFair = true;
+  }
+
   /** Returns the index of the one to deliver. */
   pick(candidates: readonly Candidate[]): number {
-    if (this.name === "uniform") return this.#random.below(candidates.length);
+    if (this.#isFair || this.name === "uniform") return this.#random.below(candidates.length);
     if (this.name === "priority" && this.#random.below(30) === 0) this.#priorities.clear();
     let best = 0;
     for (let index = 1; index < candidates.length; index += 1) {

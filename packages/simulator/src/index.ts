@@ -33,10 +33,11 @@ export {
 } from "./register-oracle.ts";
 export { type Outcome, type RunOptions, runSeed } from "./run-seed.ts";
 export { type ShrinkOptions, type Shrunk, shrink } from "./shrink.ts";
-export { Simulation, type World } from "./simulation.ts";
+export { type SimulatedMediumOptions, Simulation, type World } from "./simulation.ts";
 export { SimulationFailure } from "./simulation-failure.ts";
 export { type CellContent, describeCell, readStamp, writeStamp } from "./stamp.ts";
 export { Trace } from "./trace.ts";
 export { WorldScheduler, type WorldSchedulerOptions } from "./world-scheduler.ts";
+export { findWorld, worlds } from "./worlds/all-worlds.ts";
 export { backupWorld } from "./worlds/backup.ts";
 export { requestLayerWorld } from "./worlds/request-layer.ts";

@@ -1,5 +1,6 @@
 import type { Env } from "@blocklayer/env";
 import type { Decisions } from "./decisions.ts";
+import { Medium, type MediumOptions } from "./disk/medium.ts";
 import { SimulationFailure } from "./simulation-failure.ts";
 import type { Trace } from "./trace.ts";
 import type { WorldScheduler } from "./world-scheduler.ts";
@@ -7,9 +8,17 @@ import type { WorldScheduler } from "./world-scheduler.ts";
 /** A small world: disks, a graph, clients and faults, all drawn from decisions, and oracles that judge it. */
 export interface World {
   readonly name: string;
+  /** Rare situations, as {@link Simulation.sometimes} is told of them: each has to happen in some lives. */
+  readonly situations: readonly string[];
   /** Lives one life. @throws SimulationFailure what an oracle found */
   run(simulation: Simulation): Promise<void>;
 }
+
+/** Completions within which everything has to end once nothing fails any more. */
+const CALM_EVENTS_MAX = 20_000;
+
+/** What a world says about a medium; the rest follows from the simulation. */
+export type SimulatedMediumOptions = Omit<MediumOptions, "decisions" | "post" | "report">;
 
 /** What a world gets: decisions, the scheduler, and a place for findings. */
 export class Simulation {
@@ -17,6 +26,7 @@ export class Simulation {
   /** How often rare situations happened, by name. */
   readonly counts: Map<string, number> = new Map();
   readonly #operations = new Set<string>();
+  readonly #media: Medium[] = [];
   #operationCount = 0;
 
   constructor(scheduler: WorldScheduler) {
@@ -49,6 +59,30 @@ export class Simulation {
   /** Counts a situation that has to happen now and then, or the world is too tame. */
   sometimes(name: string): void {
     this.counts.set(name, (this.counts.get(name) ?? 0) + 1);
+  }
+
+  /** Returns a new medium whose requests are decisions of this life. What a discard does to it is drawn by default. */
+  medium(options: SimulatedMediumOptions): Medium {
+    const { decisions, scheduler } = this;
+    const medium = new Medium({
+      discard: decisions.among(`${options.name} discard`, ["zeroes", "keep", "scramble"]),
+      ...options,
+      decisions,
+      post: (tag, deliver, delayMs) => scheduler.post(tag, deliver, delayMs),
+      report: (kind, message) => this.fail(kind, message),
+    });
+    this.#media.push(medium);
+    return medium;
+  }
+
+  /**
+   * Faults stop: all media heal, and from here on everything has to end soon.
+   *
+   * @see docs/reliability.md section 3.3.6
+   */
+  calm(): void {
+    for (const medium of this.#media) medium.heal();
+    this.scheduler.calm(CALM_EVENTS_MAX);
   }
 
   /** Names an operation as long as it runs, for the report of a deadlock. Settles as `work` does. */

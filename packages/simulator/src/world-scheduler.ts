@@ -39,7 +39,7 @@ export class WorldScheduler {
   /** Tell what waits where, for the report of a deadlock. */
   readonly reporters: (() => readonly string[])[] = [];
   readonly #drain: Drain;
-  readonly #eventsMax: number;
+  #eventsMax: number;
   readonly #exploration: Exploration | undefined;
   /** Wake-ups are completions; otherwise they happen at once, as in production. */
   readonly #isAdversarial: boolean;
@@ -106,6 +106,15 @@ export class WorldScheduler {
   /** Ends the run with a failure, from wherever it was found; the first one counts. */
   fail(failure: SimulationFailure): void {
     this.#failure ??= failure;
+  }
+
+  /**
+   * Chooses fairly from here on, and allows this many more completions: a run that needs more counts as one that never
+   * ends.
+   */
+  calm(count: number): void {
+    this.#exploration?.becomeFair();
+    this.#eventsMax = Math.min(this.#eventsMax, this.#events + count);
   }
 
   /** Forgets everything that is pending: the process that waited for it is dead. */

@@ -39,7 +39,10 @@ describe("the command", () => {
   });
 
   it.each([
-    { args: ["--world", "nowhere"], message: "there is no world 'nowhere'" },
+    {
+      args: ["--world", "nowhere"],
+      message: "there is no world 'nowhere'; there are: request-layer, backup",
+    },
     { args: ["--seed", "1"], message: "--seed needs one --world" },
     { args: ["--wrong"], message: "--wrong" },
   ])("refuses $args", ({ args, message }) => {

@@ -77,6 +77,7 @@ describe("a run", () => {
       const outcome = await runSeed(
         {
           name: "careless",
+          situations: [],
           run: () => {
             void Promise.reject(new Error("nobody cares"));
             return Promise.resolve();
@@ -93,7 +94,7 @@ describe("a run", () => {
 
   it("turns an error of the program into a failure without numbers in its kind", async () => {
     const { failure } = await runSeed(
-      { name: "broken", run: () => Promise.reject(new RangeError("offset 4096")) },
+      { name: "broken", situations: [], run: () => Promise.reject(new RangeError("offset 4096")) },
       1,
     );
     expect([failure?.kind, failure?.message]).toEqual([

@@ -4,6 +4,7 @@ import { expect, it } from "vitest";
 /** Fails when one of 30 numbers is 40 or more and a later one is 7. */
 const toyWorld: World = {
   name: "toy",
+  situations: [],
   run({ decisions }: Simulation): Promise<void> {
     const values = Array.from({ length: 30 }, () => decisions.choose("value", 64));
     const large = values.findIndex((value) => value >= 40);

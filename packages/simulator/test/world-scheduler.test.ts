@@ -179,6 +179,34 @@ describe("the scheduler", () => {
     );
     expect(error.message).toBe("left behind: sleep 7");
   });
+
+  it.each([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])(
+    "keeps nobody waiting for ever once it is calm, seed %i",
+    async (seed) => {
+      const world = scheduler(seed);
+      world.calm(500);
+      await world.run(async () => {
+        let isDone = false;
+        const waits = world.turn("waits").then(() => {
+          isDone = true;
+        });
+        while (!isDone) await world.turn("impatient");
+        await waits;
+      });
+      expect(world.events).toBeLessThan(500);
+    },
+  );
+
+  it("allows only so many completions once it is calm", async () => {
+    const world = scheduler(1);
+    const running = world.run(async () => {
+      await world.turn("before");
+      world.calm(5);
+      for (;;) await world.turn("again");
+    });
+    await expect(running).rejects.toMatchObject({ kind: "livelock" });
+    expect(world.events).toBe(6);
+  });
 });
 
 function bound(world: WorldScheduler): {

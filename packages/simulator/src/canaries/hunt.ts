@@ -1,4 +1,3 @@
-import type { World } from "../simulation.ts";
 import type { Canary } from "./canary.ts";
 import { plantCanary } from "./load-hook.ts";
 
@@ -28,8 +27,8 @@ export interface Hunt {
  */
 export async function hunt(canary: Canary, findings: number, shrinkRunsMax: number): Promise<Hunt> {
   const planted = plantCanary(canary);
-  const { backupWorld, requestLayerWorld, runSeed, shrink, trimmed } = await import("../index.ts");
-  const world = [backupWorld, requestLayerWorld].find(({ name }) => name === canary.world) as World;
+  const { findWorld, runSeed, shrink, trimmed } = await import("../index.ts");
+  const world = findWorld(canary.world);
   if (!planted.isLoaded) throw new Error(`canary ${canary.id}: ${canary.file} was never loaded`);
   const seeds: number[] = [];
   let found: Hunt = { id: canary.id, seeds };

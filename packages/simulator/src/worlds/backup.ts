@@ -4,7 +4,7 @@ import { checkGraph, Graph, type WritableBackend } from "@blocklayer/block-graph
 import { BitmapManager, type DirtyBitmap } from "@blocklayer/dirty-bitmap";
 import { assert, BlockError } from "@blocklayer/errors";
 import { JobManager } from "@blocklayer/jobs";
-import { Medium } from "../disk/medium.ts";
+import type { Medium } from "../disk/medium.ts";
 import { simulatedDisk } from "../disk/simulated-disk.ts";
 import { RegisterOracle } from "../register-oracle.ts";
 import type { Simulation, World } from "../simulation.ts";
@@ -29,6 +29,14 @@ const NUDGES_MAX = 100;
  */
 export const backupWorld: World = {
   name: "backup",
+  situations: [
+    "a backup succeeded",
+    "a backup failed with ECANCELED",
+    "a guest waited for a copy",
+    "a paused job was quiescent",
+    "a job was cancelled",
+    "discards pass the filter",
+  ],
   run: (simulation) => new BackupLife(simulation).live(),
 };
 
@@ -128,16 +136,7 @@ class BackupLife {
   }
 
   #medium(name: string): Medium {
-    const { decisions, scheduler } = this.#simulation;
-    return new Medium({
-      name,
-      size: this.#plan.size,
-      sectorSize: SECTOR,
-      discard: decisions.among(`${name} discard`, ["zeroes", "keep", "scramble"]),
-      decisions,
-      post: (tag, deliver, delayMs) => scheduler.post(tag, deliver, delayMs),
-      report: (kind, message) => this.#simulation.fail(kind, message),
-    });
+    return this.#simulation.medium({ name, size: this.#plan.size, sectorSize: SECTOR });
   }
 
   /** Puts stamped content on the source. */
@@ -252,8 +251,7 @@ class BackupLife {
       this.#simulation.sometimes("a job was cancelled");
       return job.cancelAndWait();
     }
-    this.#source.heal();
-    this.#target.heal();
+    this.#simulation.calm();
     let isEnded = false;
     const ended = job.completed().then((error) => {
       isEnded = true;
@@ -270,8 +268,7 @@ class BackupLife {
 
   #judge(job: BackupJob, error: BlockError | undefined): void {
     const { isCancelled, options } = this.#plan;
-    this.#source.heal();
-    this.#target.heal();
+    this.#simulation.calm();
     this.#source.onSubmit = undefined;
     if (error === undefined) this.#simulation.sometimes("a backup succeeded");
     else this.#simulation.sometimes(`a backup failed with ${error.code}`);

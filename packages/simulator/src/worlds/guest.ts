@@ -8,11 +8,17 @@ import type { Simulation } from "../simulation.ts";
 const KINDS = ["write", "read", "zeroes", "discard", "flush", "vector"] as const;
 const WEIGHTS = [6, 3, 2, 1, 2, 1];
 
+/** What a guest works on: usually a backend of a graph. */
+export type GuestDisk = Pick<
+  WritableBackend,
+  "size" | "read" | "write" | "writev" | "writeZeroes" | "discard" | "flush"
+>;
+
 export interface GuestOptions {
   readonly name: string;
   readonly simulation: Simulation;
   readonly oracle: RegisterOracle;
-  readonly disk: WritableBackend;
+  readonly disk: GuestDisk;
   /** Cells of the longest request. */
   readonly cellsMax: number;
   /** Cells at the start of the disk that are hit more often than others. */

@@ -1,6 +1,6 @@
 import { checkGraph, Graph, type WritableBackend } from "@blocklayer/block-graph";
 import { raw } from "@blocklayer/raw";
-import { Medium } from "../disk/medium.ts";
+import type { Medium } from "../disk/medium.ts";
 import { simulatedDisk } from "../disk/simulated-disk.ts";
 import { RegisterOracle } from "../register-oracle.ts";
 import type { Simulation, World } from "../simulation.ts";
@@ -27,6 +27,12 @@ interface Shape {
  */
 export const requestLayerWorld: World = {
   name: "request-layer",
+  situations: [
+    "a crash lost sectors",
+    "a crash tore sectors",
+    "guest request failed with EIO",
+    "guest request failed with ENOSPC",
+  ],
   run: (simulation) => new RequestLayer(simulation).live(),
 };
 
@@ -37,19 +43,15 @@ class RequestLayer {
   readonly #oracle: RegisterOracle;
 
   constructor(simulation: Simulation) {
-    const { decisions, scheduler } = simulation;
+    const { decisions } = simulation;
     this.#simulation = simulation;
     this.#shape = drawShape(simulation);
     const { size, margin } = this.#shape;
-    this.#medium = new Medium({
+    this.#medium = simulation.medium({
       name: "medium",
       size: size + 2 * margin,
       sectorSize: SECTOR,
       tearSize: decisions.among("torn sectors", [SECTOR, CELL]),
-      discard: decisions.among("discard", ["zeroes", "keep", "scramble"]),
-      decisions,
-      post: (tag, deliver, delayMs) => scheduler.post(tag, deliver, delayMs),
-      report: (kind, message) => simulation.fail(kind, message),
     });
     this.#oracle = new RegisterOracle({ disk: 1, size, cellSize: CELL });
   }
@@ -82,7 +84,7 @@ class RequestLayer {
     const graph = await this.#open();
     const disk = await this.#backend(graph);
     await this.#work(disk);
-    this.#medium.heal();
+    this.#simulation.calm();
     await this.#readAll(disk);
     const { inFlight } = this.#medium;
     this.#simulation.expect(

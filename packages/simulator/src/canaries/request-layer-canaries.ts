@@ -1,0 +1,55 @@
+import type { Canary } from "./canary.ts";
+
+/** Bugs planted in the request layer. */
+export const requestLayerCanaries: readonly Canary[] = [
+  {
+    id: "rmw-not-serialised",
+    invariant: "RQ-3",
+    bug: "A write that completes its blocks by reading does not keep others off them.",
+    world: "request-layer",
+    file: "block-graph/src/io/write-path.ts",
+    find: "if (range.isPadded) io.tracker.serialise(",
+    replace: "if (range.isPadded && io.node.size < 0) io.tracker.serialise(",
+    seedsMax: 400,
+  },
+  {
+    id: "conflict-looked-at-once",
+    invariant: "RQ-2",
+    bug: "Who waited for one conflicting request does not look for another.",
+    world: "request-layer",
+    file: "block-graph/src/io/tracked-request.ts",
+    find: "conflict = this.#findConflict(request);\n    }",
+    replace: "conflict = undefined;\n    }",
+    seedsMax: 2000,
+  },
+  {
+    id: "flush-covers-too-much",
+    invariant: "RQ-5",
+    bug: "What was written while a flush ran counts as flushed.",
+    world: "request-layer",
+    file: "block-graph/src/io/flush-path.ts",
+    find: "io.flushedGeneration = generation;",
+    replace: "io.flushedGeneration = io.writeGeneration;",
+    seedsMax: 4000,
+  },
+  {
+    id: "failed-flush-counts",
+    invariant: "RQ-6",
+    bug: "A flush that failed is remembered as one that succeeded.",
+    world: "request-layer",
+    file: "block-graph/src/io/flush-path.ts",
+    find: "const generation = io.writeGeneration;",
+    replace: "const generation = io.writeGeneration;\n  io.flushedGeneration = generation;",
+    seedsMax: 4000,
+  },
+  {
+    id: "discard-rounds-out",
+    invariant: "RQ-4",
+    bug: "A discard takes the blocks that it only touches.",
+    world: "request-layer",
+    file: "block-graph/src/io/discard-path.ts",
+    find: "const end = alignDown(stop, limits.requestAlignment);",
+    replace: "const end = alignUp(stop, limits.requestAlignment);",
+    seedsMax: 400,
+  },
+];
