@@ -1,3 +1,4 @@
+import { completed } from "@blocklayer/driver";
 import type { Env } from "@blocklayer/env";
 
 interface QueuedRequest {
@@ -51,7 +52,7 @@ export class BackendQueue {
   restart(): void {
     if (this.#requests.length === 0) return;
     // Not within the call that ends the drained section: other ends of it may follow in the same turn.
-    this.#env.wake(() => queueMicrotask(() => this.#startAll()), "backend queue");
+    this.#env.wake(() => void completed.then(() => this.#startAll()), "backend queue");
   }
 
   rejectAll(error: () => unknown): void {

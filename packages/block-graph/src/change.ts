@@ -87,6 +87,7 @@ class ChangeRun {
         apply: () => this.#apply(),
         undo: () => this.#undo(),
         commit: () => this.#commit(),
+        movesEdges: true,
       });
       this.concerned.push(...bereft);
     } catch (error) {

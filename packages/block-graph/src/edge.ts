@@ -21,6 +21,8 @@ import { noMedium } from "./io/request-checks.ts";
 import type { OperationBlock } from "./op-blockers.ts";
 import type { EdgeParent } from "./parent.ts";
 
+const NO_FLAGS: DriverFlags = { read: 0, write: 0, zeroes: 0, truncateZero: false };
+
 /**
  * The only door to a node. Carries what its parent may do there and what it lets others do, and the requests
  * themselves: each is handed to the request path of the node it leads to.
@@ -81,12 +83,14 @@ export class Edge implements BlockChild {
     return this.node.limits;
   }
 
+  /** None once the edge was detached: what it led to may stand above its parent by now, and would ask it in turn. */
   get flags(): DriverFlags {
-    return this.node.driver.flags;
+    return this.isAttached ? this.node.driver.flags : NO_FLAGS;
   }
 
   get zeroes(): BlockDriver["zeroes"] {
-    return this.node.driver.zeroes;
+    // Whoever tries learns that the edge leads nowhere.
+    return this.isAttached ? this.node.driver.zeroes : "native";
   }
 
   get isFrozen(): boolean {

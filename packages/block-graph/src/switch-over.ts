@@ -23,6 +23,11 @@ export interface SwitchOver {
   commit?(): void;
   /** Only gives something up: what permissions say then is no reason to fail. */
   readonly isLoosening?: boolean;
+  /**
+   * Moves edges: a driver that can not get ready to give something up keeps it, which is no reason to refuse that
+   * others move. A filter could not be taken away otherwise.
+   */
+  readonly movesEdges?: boolean;
 }
 
 /**
@@ -36,31 +41,74 @@ export interface SwitchOver {
 export async function switchOver(core: GraphCore, change: SwitchOver): Promise<BlockNode[]> {
   const waiting = core.permissions.lock();
   if (waiting !== undefined) await waiting;
-  const ready = new Map<BlockNode, PermissionSet>();
+  const ready = new Readiness(core, change);
   try {
     for (;;) {
       const attempt = attemptInTurn(core, change, ready);
       if (attempt.bereft !== undefined) return attempt.bereft;
-      for (const { node, granted } of attempt.unprepared) await prepare(node, granted, ready);
+      for (const { node, granted } of attempt.unprepared) await ready.prepare(node, granted);
     }
   } catch (error) {
     if (change.isLoosening !== true) throw error;
     core.log(`not all permissions are given up: ${String(error)}`);
     return giveUpInTurn(core, change, ready);
   } finally {
-    for (const node of ready.keys()) node.driver.abortPermissions?.();
+    ready.abort();
     core.permissions.unlock();
   }
 }
 
-async function prepare(
-  node: BlockNode,
-  granted: PermissionSet,
-  ready: Map<BlockNode, PermissionSet>,
-): Promise<void> {
-  if (ready.delete(node)) node.driver.abortPermissions?.();
-  await node.driver.preparePermissions?.(granted);
-  ready.set(node, granted);
+/** Which drivers are ready for which permissions. */
+class Readiness {
+  readonly #core: GraphCore;
+  readonly #change: SwitchOver;
+  readonly #prepared = new Map<BlockNode, PermissionSet>();
+  /** Could not get ready to give something up: they keep what they have, which is enough. */
+  readonly #keeping = new Set<BlockNode>();
+
+  constructor(core: GraphCore, change: SwitchOver) {
+    this.#core = core;
+    this.#change = change;
+  }
+
+  /** @throws what the driver reports, if it is to have more than it has */
+  async prepare(node: BlockNode, granted: PermissionSet): Promise<void> {
+    if (this.#prepared.delete(node)) node.driver.abortPermissions?.();
+    try {
+      await node.driver.preparePermissions?.(granted);
+      this.#prepared.set(node, granted);
+      this.#keeping.delete(node);
+    } catch (error) {
+      if (this.#change.movesEdges !== true || !covers(node.granted, granted)) throw error;
+      this.#core.log(`node '${node.name}' does not give up permissions: ${String(error)}`);
+      this.#keeping.add(node);
+    }
+  }
+
+  isReady(node: BlockNode, granted: PermissionSet): boolean {
+    if (!isOpen(node) || node.driver.preparePermissions === undefined) return true;
+    if (samePermissions(this.#prepared.get(node), granted)) return true;
+    return this.keeps(node) && covers(node.granted, granted);
+  }
+
+  keeps(node: BlockNode): boolean {
+    return this.#keeping.has(node);
+  }
+
+  /** The driver has been told: nothing is left to be taken back. */
+  forget(node: BlockNode): void {
+    this.#prepared.delete(node);
+  }
+
+  abort(): void {
+    for (const node of this.#prepared.keys()) node.driver.abortPermissions?.();
+  }
+}
+
+/** Whether who has `held` may do all of `wanted`, and keeps others off no less. */
+function covers(held: PermissionSet | undefined, wanted: PermissionSet): boolean {
+  if (held === undefined) return false;
+  return (wanted.perm & ~held.perm) === 0 && (held.shared & ~wanted.shared) === 0;
 }
 
 type Attempt =
@@ -68,11 +116,7 @@ type Attempt =
   | { readonly bereft: undefined; readonly unprepared: PermissionPlan["grants"] };
 
 /** No `await` in here: either the change is complete when this returns, or nothing has changed. */
-function attemptInTurn(
-  core: GraphCore,
-  change: SwitchOver,
-  ready: Map<BlockNode, PermissionSet>,
-): Attempt {
+function attemptInTurn(core: GraphCore, change: SwitchOver, ready: Readiness): Attempt {
   let plan: PermissionPlan;
   try {
     const roots = change.apply();
@@ -84,7 +128,7 @@ function attemptInTurn(
     core.links.rollback();
     throw error;
   }
-  const unprepared = plan.grants.filter(({ node, granted }) => !isReady(node, granted, ready));
+  const unprepared = plan.grants.filter(({ node, granted }) => !ready.isReady(node, granted));
   if (unprepared.length > 0) {
     plan.undo();
     change.undo?.();
@@ -97,17 +141,13 @@ function attemptInTurn(
 }
 
 /** Drivers that could not get ready keep what they have: more than they need. */
-function giveUpInTurn(
-  core: GraphCore,
-  change: SwitchOver,
-  ready: Map<BlockNode, PermissionSet>,
-): BlockNode[] {
+function giveUpInTurn(core: GraphCore, change: SwitchOver, ready: Readiness): BlockNode[] {
   const roots = change.apply();
   try {
     const { grants } = planPermissions(new Set([...roots, ...core.links.affectedNodes()]));
     grant(
       core,
-      grants.filter(({ node, granted }) => isReady(node, granted, ready)),
+      grants.filter(({ node, granted }) => ready.isReady(node, granted)),
       ready,
     );
   } catch (error) {
@@ -117,25 +157,12 @@ function giveUpInTurn(
   return settleLinks(core);
 }
 
-function isReady(
-  node: BlockNode,
-  granted: PermissionSet,
-  ready: Map<BlockNode, PermissionSet>,
-): boolean {
-  if (!isOpen(node) || node.driver.preparePermissions === undefined) return true;
-  return samePermissions(ready.get(node), granted);
-}
-
 /** Too late to fail: a driver that throws has been asked before, so it is logged and the others are told. */
-function grant(
-  core: GraphCore,
-  grants: PermissionPlan["grants"],
-  ready: Map<BlockNode, PermissionSet>,
-): void {
+function grant(core: GraphCore, grants: PermissionPlan["grants"], ready: Readiness): void {
   for (const { node, granted } of grants) {
-    if (!isOpen(node)) continue;
+    if (!isOpen(node) || ready.keeps(node)) continue;
     node.granted = granted;
-    ready.delete(node);
+    ready.forget(node);
     try {
       node.driver.setPermissions?.(granted);
     } catch (error) {

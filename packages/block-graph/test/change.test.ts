@@ -170,12 +170,28 @@ describe("a change", () => {
   it("leaves everything as it was when a driver cannot get ready", async () => {
     const r = rig();
     const [a, b] = [await r.disk("a"), await r.disk("b")];
+    const [c, d] = [await r.disk("c"), await r.disk("d")];
     await r.graph.attachRoot(new FakeParent("p"), a, root(WRITE));
-    r.script.fail.set("a preparePermissions 0/15", "EACCES");
-    const error = await refused(r, [r.graph.replaceNode(a, b)]);
+    await r.graph.attachRoot(new FakeParent("q"), c, root(WRITE));
+    r.script.fail.set("b preparePermissions 3/15", "EACCES");
+    const error = await refused(r, [r.graph.replaceNode(a, b), r.graph.replaceNode(c, d)]);
     expect(error).toMatchObject({ code: "EACCES" });
-    expect(r.script.log).toContain("b abortPermissions");
-    expect(r.script.log).not.toContain("a abortPermissions");
+    expect(r.script.log).toContain("d abortPermissions");
+    expect(r.script.log).not.toContain("b abortPermissions");
+  });
+
+  it("is not kept from happening by a driver that cannot give something up", async () => {
+    const r = rig();
+    const [a, b] = [await r.disk("a"), await r.disk("b")];
+    const edge = await r.graph.attachRoot(new FakeParent("p"), a, root(WRITE));
+    r.script.fail.set("a preparePermissions 0/15", "EACCES");
+    r.script.log.length = 0;
+    await r.graph.change([r.graph.replaceNode(a, b)]);
+    expect([edge.node, a.granted?.perm, b.granted?.perm]).toEqual([b, WRITE, WRITE]);
+    expect(r.script.log).toContain("b setPermissions 3/15");
+    expect(r.script.log).not.toContain("a setPermissions 0/15");
+    expect(r.lines.at(-1)).toContain("node 'a' does not give up permissions");
+    checkGraph(r.graph);
   });
 
   it("closes, after a failure too, what somebody let go of meanwhile", async () => {

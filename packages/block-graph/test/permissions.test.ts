@@ -139,6 +139,16 @@ describe("setting permissions", () => {
     checkGraph(r.graph);
   });
 
+  it("refuses what a driver does not get ready for when it is more", async () => {
+    const r = rig();
+    const disk = await r.disk("disk");
+    const edge = await r.graph.attachRoot(new FakeParent("a"), disk, root(READ));
+    r.script.fail.set(`disk preparePermissions ${WRITE}/${ALL}`, "EIO");
+    await expect(r.graph.setPermissions(edge, root(WRITE))).rejects.toMatchObject({ code: "EIO" });
+    expect([edge.perm, disk.granted?.perm]).toEqual([READ, READ]);
+    checkGraph(r.graph);
+  });
+
   it("serialises those who make a driver get ready", async () => {
     const r = rig();
     const disk = await r.disk("disk");

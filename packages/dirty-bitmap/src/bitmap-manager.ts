@@ -1,5 +1,6 @@
 import type { BlockNode, Graph, GraphExtension } from "@blocklayer/block-graph";
 import { assert, BlockError } from "@blocklayer/errors";
+import type { HBitmap } from "@blocklayer/hbitmap";
 import { runTransaction, type TransactionStep } from "@blocklayer/jobs";
 import { type BitmapInfo, bitmapInfo } from "./bitmap-info.ts";
 import { prepareReadOnly, prepareWritable } from "./bitmap-reopen.ts";
@@ -224,6 +225,12 @@ export class BitmapManager implements Disposable {
     const home = this.#homes.get(bitmap.node);
     assert(home?.list.includes(bitmap) === true, "the bitmap is one of this manager's");
     return home;
+  }
+
+  /** Records in `map` too what is recorded in `like`, whichever node it comes from. */
+  recordLike(like: HBitmap, map: HBitmap): Disposable[] {
+    const homes = [...this.#homes.values()].filter((home) => home.records(like));
+    return homes.map((home) => home.alsoRecord(map));
   }
 
   /** The sources of a merge, each checked in its turn, and then the target. @throws BlockError */

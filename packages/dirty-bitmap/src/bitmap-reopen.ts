@@ -33,9 +33,7 @@ export async function prepareWritable(home: NodeBitmaps): Promise<() => void> {
 }
 
 function setReadonly(home: NodeBitmaps, isReadonly: boolean): () => void {
-  const changed = home.list.filter(
-    ({ isStored, inconsistent, readonly }) => isStored && !inconsistent && readonly !== isReadonly,
-  );
+  const changed = home.list.filter(({ isStored, readonly }) => isStored && readonly !== isReadonly);
   for (const bitmap of changed) bitmap.setReadonly(isReadonly);
   return () => {
     for (const bitmap of changed) bitmap.setReadonly(!isReadonly);

@@ -8,7 +8,8 @@ import type { NodeBitmaps } from "./node-bitmaps.ts";
 /*
  * Changes of bitmaps as steps of a transaction. As with the commands, `prepare` does the change, so that later steps
  * find it done; `abort` takes it back. Between the two writes may come, and none may be lost whichever way it ends:
- * a map that was replaced goes on recording, and so does a bitmap that was disabled.
+ * a map that was replaced goes on recording, and so does a bitmap that was disabled; what a bitmap records after it was
+ * merged into another one is recorded there too.
  *
  * spec/dirty-bitmap.md section 6.
  */
@@ -47,7 +48,7 @@ abstract class ContentStep implements TransactionStep {
   protected readonly manager: BitmapManager;
   readonly #target: BitmapReference;
   #restore: (() => void) | undefined;
-  #kept: Disposable | undefined;
+  readonly #kept: Disposable[] = [];
 
   constructor(manager: BitmapManager, target: BitmapReference) {
     this.manager = manager;
@@ -58,18 +59,23 @@ abstract class ContentStep implements TransactionStep {
     const bitmap = this.manager.resolve(this.#target);
     await this.admit(bitmap);
     const map = this.content(bitmap);
-    this.#kept = this.manager.homeOf(bitmap).keep(bitmap.map);
+    this.keep(this.manager.homeOf(bitmap).keep(bitmap.map));
     const before = bitmap.swapMap(map);
     this.#restore = () => void bitmap.swapMap(before);
   }
 
   commit(): void {
-    this.#kept?.[Symbol.dispose]();
+    this.#letGo();
   }
 
   abort(): void {
     this.#restore?.();
-    this.#kept?.[Symbol.dispose]();
+    this.#letGo();
+  }
+
+  /** Disposes of these when the transaction ends. */
+  protected keep(...kept: readonly Disposable[]): void {
+    this.#kept.push(...kept);
   }
 
   /** Checks everything that `content` does not. */
@@ -79,6 +85,10 @@ abstract class ContentStep implements TransactionStep {
 
   /** The content to come, complete. @throws BlockError the change is not possible */
   protected abstract content(bitmap: DirtyBitmap): HBitmap;
+
+  #letGo(): void {
+    for (const kept of this.#kept.splice(0)) kept[Symbol.dispose]();
+  }
 }
 
 /** The step `block-dirty-bitmap-clear`. */
@@ -115,6 +125,9 @@ export class MergeStep extends ContentStep {
     const sources = this.manager.mergeSources(bitmap, this.#sources);
     const map = bitmap.map.clone();
     for (const source of sources) map.merge(source.map);
+    // A later step may clear a source: what it records until the end of the transaction is merged as well, and so is
+    // what the target itself gets from steps before.
+    for (const each of [bitmap, ...sources]) this.keep(...this.manager.recordLike(each.map, map));
     return map;
   }
 }
@@ -135,9 +148,16 @@ export class EnableStep implements TransactionStep {
     this.#enabled = enabled;
   }
 
-  prepare(): void {
+  async prepare(): Promise<void> {
     const bitmap = this.#manager.resolve(this.#target);
     bitmap.check("allow-readonly");
+    if (this.#enabled && !bitmap.enabled && !bitmap.readonly) {
+      // A crash must not bring back a bitmap that is switched off when its user knows it switched on.
+      await bitmap.invalidateStored();
+      // Asked again: the wait may have changed the answers.
+      this.#manager.resolve(this.#target);
+      bitmap.check("allow-readonly");
+    }
     this.#bitmap = bitmap;
     this.#before = bitmap.enabled;
     this.#kept = this.#manager.homeOf(bitmap).keep(bitmap.map);

@@ -35,13 +35,13 @@ async function loadOne(
 ): Promise<DirtyBitmap> {
   const { name, granularity, enabled } = stored;
   const bitmap = new DirtyBitmap(home, { name, granularity, enabled, persistent: true });
+  bitmap.setReadonly(home.node.readOnly);
   if (stored.inUse) {
     bitmap.setInconsistent();
     return bitmap;
   }
   checkSize(home.node, stored);
   bitmap.swapMap(await readMap(home.node, stored, await storage.load(name)));
-  bitmap.setReadonly(home.node.readOnly);
   bitmap.setModified(false);
   return bitmap;
 }
@@ -90,7 +90,7 @@ async function readMap(
  *
  * Inconsistent ones keep their place in the image, with the mark that they are in use.
  *
- * @throws BlockError `EACCES` the node is read-only; the image's error. The image's old copies are in use then
+ * @throws BlockError `EACCES` the node is read-only; the image's error: what it holds is not known then
  * @see spec/dirty-bitmap.md section 8.3
  */
 export async function storeBitmaps(home: NodeBitmaps): Promise<void> {
@@ -103,11 +103,19 @@ export async function storeBitmaps(home: NodeBitmaps): Promise<void> {
   }
   // The oldest first, so that loading brings back the order.
   const stored = home.list.filter(({ isStored }) => isStored).toReversed();
-  await storage.store(stored.map(storedForm));
-  for (const bitmap of stored) bitmap.setModified(false);
-  home.setIntact(
-    stored.flatMap(({ name, inconsistent }) => (name === undefined || inconsistent ? [] : [name])),
-  );
+  let isModified = true;
+  try {
+    await storage.store(stored.map(storedForm));
+    isModified = false;
+  } finally {
+    // After a failure the image may hold these or the old ones: they are marked before a write, and stored again.
+    for (const bitmap of stored) bitmap.setModified(isModified);
+    home.setIntact(
+      stored.flatMap(({ name, inconsistent }) =>
+        name === undefined || inconsistent ? [] : [name],
+      ),
+    );
+  }
 }
 
 /** A frozen bitmap is stored with what was written since: whatever becomes of its job, nothing is missing. */

@@ -160,7 +160,12 @@ export class DirtyBitmap {
     }
   }
 
-  /** Records from here on. @throws BlockError `EBUSY`, `EINVAL` */
+  /**
+   * Records from here on. The image learns of it with the first write: who must not find a stored bitmap switched off
+   * after a crash before that awaits {@link DirtyBitmap.invalidateStored} first, as the step of a transaction does.
+   *
+   * @throws BlockError `EBUSY`, `EINVAL`
+   */
   enable(): void {
     this.check("allow-readonly");
     this.setEnabled(true);
@@ -254,7 +259,8 @@ export class DirtyBitmap {
 
   /**
    * Resolves when the image holds no valid copy of the bitmap, so that a crash cannot bring back one that lacks what
-   * is about to be added. To be awaited before bits are added to a persistent bitmap by other means than writes.
+   * is about to be added. To be awaited before bits are added to a persistent bitmap by other means than writes, and
+   * before it is enabled.
    *
    * @throws BlockError whatever the image reported
    */

@@ -5,10 +5,12 @@ import type { HBitmap } from "@blocklayer/hbitmap";
 import { checkBitCount } from "./bitmap-rules.ts";
 import type { DirtyBitmap } from "./dirty-bitmap.ts";
 
-/** A map that a transaction may have to put back: it follows the node like a bitmap of its own. */
+/** A map that a transaction needs to be up to date at its end, whichever way it ends. */
 interface KeptMap {
   readonly map: HBitmap;
   readonly isRecording: boolean;
+  /** It may be put back, so it follows the length of the node like a bitmap of its own. */
+  readonly isOfThisNode: boolean;
 }
 
 /**
@@ -51,9 +53,9 @@ export class NodeBitmaps implements WriteObserver {
     return this.#bitmaps.some(
       (bitmap) =>
         bitmap.isStored &&
-        !bitmap.inconsistent &&
         !bitmap.readonly &&
-        (bitmap.modified || !this.#isIntact(bitmap)),
+        // The image has no valid copy of an inconsistent one, but it has its place, unless somebody took it away.
+        (bitmap.modified || !(bitmap.inconsistent || this.#isIntact(bitmap))),
     );
   }
 
@@ -82,15 +84,17 @@ export class NodeBitmaps implements WriteObserver {
    * @param map - the present map of one of the bitmaps
    */
   keep(map: HBitmap): Disposable {
-    const kept: KeptMap = { map, isRecording: this.#recorders.includes(map) };
-    this.#kept.add(kept);
-    this.refresh();
-    return {
-      [Symbol.dispose]: () => {
-        this.#kept.delete(kept);
-        this.refresh();
-      },
-    };
+    return this.#keep({ map, isRecording: this.records(map), isOfThisNode: true });
+  }
+
+  /** Records in `map` too, which may belong to another node. */
+  alsoRecord(map: HBitmap): Disposable {
+    return this.#keep({ map, isRecording: true, isOfThisNode: false });
+  }
+
+  /** Whether writes to the node are recorded in `map` now. */
+  records(map: HBitmap): boolean {
+    return this.#recorders.includes(map);
   }
 
   /** Takes note of what bitmaps have become. */
@@ -162,8 +166,19 @@ export class NodeBitmaps implements WriteObserver {
   }
 
   resized({ newSize }: ResizeRequest): void {
-    for (const { map } of this.#kept) map.truncate(newSize);
+    for (const { map, isOfThisNode } of this.#kept) if (isOfThisNode) map.truncate(newSize);
     for (const { map } of this.#bitmaps) map.truncate(newSize);
+  }
+
+  #keep(kept: KeptMap): Disposable {
+    this.#kept.add(kept);
+    this.refresh();
+    return {
+      [Symbol.dispose]: () => {
+        this.#kept.delete(kept);
+        this.refresh();
+      },
+    };
   }
 
   #admit(): Promise<void> | undefined {
@@ -189,7 +204,13 @@ export class NodeBitmaps implements WriteObserver {
   }
 
   async #markInUse(names: readonly string[]): Promise<void> {
-    await this.node.driver.persistentBitmaps?.markInUse(names);
+    try {
+      await this.node.driver.persistentBitmaps?.markInUse(names);
+    } catch (error) {
+      // Marked or not: it is to be marked again before a write, and stored in the end.
+      for (const name of names) this.find(name)?.setModified(true);
+      throw error;
+    }
     for (const name of names) this.#intact.delete(name);
     this.refresh();
   }

@@ -178,6 +178,59 @@ describe("the steps of one transaction", () => {
     expect(next.bitmap?.count).toBe(2 * GROUP);
   });
 
+  it.each<{
+    name: string;
+    before: (m: BitmapManager) => TransactionStep[];
+    after?: (m: BitmapManager) => TransactionStep[];
+    target: string;
+  }>([
+    { name: "merged and cleared", before: () => [], target: "b" },
+    {
+      name: "disabled, merged and cleared",
+      before: (m) => [m.disableStep(ref("a"))],
+      target: "b",
+    },
+    { name: "merged into another node's", before: () => [], target: "far" },
+    {
+      name: "merged before something else is",
+      before: () => [],
+      after: (m) => [m.mergeStep({ node: "other", name: "far" }, [])],
+      target: "far",
+    },
+    {
+      name: "merged by way of another node's",
+      before: (m) => [m.mergeStep({ node: "other", name: "far" }, [ref("a")])],
+      target: "via",
+    },
+  ])("lose no write between them of a bitmap that is $name", async ({ before, after, target }) => {
+    const { rig, disk, a } = await set();
+    const other = await rig.disk("other");
+    const { bitmaps } = rig;
+    await bitmaps.add(other, { name: "far", granularity: GROUP, disabled: true });
+    await bitmaps.add(other, { name: "via", granularity: GROUP, disabled: true });
+    const into = target === "b" ? "disk" : "other";
+    const source = target === "via" ? { node: "other", name: "far" } : a;
+    await runTransaction([
+      ...before(bitmaps),
+      bitmaps.mergeStep({ node: into, name: target }, [source]),
+      ...(after?.(bitmaps) ?? []),
+      during(() => disk.write(GROUP, bytes(1))),
+      bitmaps.clearStep(a),
+    ]);
+    const merged = bitmaps.lookup(into, target);
+    expect([a.count, merged.count]).toEqual([0, 2 * GROUP]);
+    await disk.write(2 * GROUP, bytes(1));
+    expect(merged.map.get(2 * GROUP)).toBe(target === "b");
+  });
+
+  it("that merge do not follow the length of another node", async () => {
+    const { rig, disk, a } = await set();
+    const other = await rig.disk("other");
+    const far = await rig.bitmaps.add(other, { name: "far", granularity: GROUP });
+    await runTransaction([rig.bitmaps.mergeStep(far, [a]), during(() => disk.truncate(GROUP))]);
+    expect([a.size, far.size, far.map.size]).toEqual([GROUP, MiB, MiB]);
+  });
+
   it("take effect in the instant of a graph change", async () => {
     const { rig, disk, a } = await set();
     const { graph, bitmaps } = rig;

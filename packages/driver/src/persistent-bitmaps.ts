@@ -55,11 +55,14 @@ export interface PersistentBitmaps {
    * @throws BlockError `EEXIST`, `EINVAL`, `EFBIG`, `ENOTSUP` with the reason
    */
   canStore(bitmap: Omit<StoredBitmap, "inUse" | "enabled">): Promise<void>;
-  /** Replaces the stored set by these in one durable switch; bitmaps marked `inUse` are cleared by it. */
+  /**
+   * Replaces the stored set by these in one durable switch; bitmaps marked `inUse` are cleared by it. When it rejects
+   * the image holds the old set or the new one.
+   */
   store(bitmaps: readonly (StoredBitmap & { readonly content: BitmapContent })[]): Promise<void>;
   /** Removing what is not there succeeds. */
   remove(name: string): Promise<void>;
-  /** Marks stored bitmaps as in use, durably, before the first change of the disk. */
+  /** Marks stored bitmaps as in use, durably, before the first change of the disk. Names that are not there are ignored. */
   markInUse(names: readonly string[]): Promise<void>;
   /** The write-intent log, when there is one. */
   log(): Promise<LogStore | undefined>;

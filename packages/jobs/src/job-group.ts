@@ -1,4 +1,4 @@
-import { assert, type BlockError } from "@blocklayer/errors";
+import { assert, BlockError } from "@blocklayer/errors";
 import type { Job, JobTransaction } from "./job.ts";
 import type { JobHome } from "./job-home.ts";
 
@@ -55,10 +55,22 @@ export class JobGroup implements JobTransaction {
     return this.#committed;
   }
 
-  /** Adds a job; not once the group is ending. */
+  /**
+   * Adds a job; not once the group is ending.
+   *
+   * @throws {@link BlockError} `ECANCELED` a job that is in it has failed or was cancelled already
+   */
   add(member: GroupMember): void {
+    if (this.#aborting) {
+      const context = { job: member.id };
+      throw new BlockError(
+        "ECANCELED",
+        "a job of the same transaction has failed or was cancelled",
+        context,
+      );
+    }
     assert(
-      !this.#aborting && !this.#committed && this.#activity === undefined,
+      !this.#committed && this.#activity === undefined,
       "a job can not join a transaction that is ending or has ended",
     );
     this.#members.unshift(member);

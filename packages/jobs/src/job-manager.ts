@@ -49,7 +49,8 @@ export class JobManager {
   /**
    * Makes a job that waits to be started.
    *
-   * @throws {@link BlockError} `EINVAL` not an id, or a negative speed; `EEXIST` the id is in use
+   * @throws {@link BlockError} `EINVAL` not an id, or a negative speed; `EEXIST` the id is in use; `ECANCELED` its
+   *   transaction is aborting already
    * @throws RangeError the speed is not a safe integer
    */
   create(options: JobOptions): Job {
@@ -133,6 +134,8 @@ export class JobManager {
 }
 
 function setInitialSpeed(job: Job, speed: number): void {
+  // Whoever was told of the job may have cancelled it already.
+  if (job.isCompleted) return;
   try {
     job.setSpeed(speed);
   } catch (error) {
@@ -142,6 +145,7 @@ function setInitialSpeed(job: Job, speed: number): void {
 }
 
 function throwLater(error: unknown): void {
+  // biome-ignore lint/style/noRestrictedGlobals: the exception is to be uncaught; nobody waits for this.
   queueMicrotask(() => {
     throw error;
   });

@@ -241,6 +241,20 @@ describe("a pair", () => {
   });
 });
 
+describe("a transaction that was cancelled before it was complete", () => {
+  it("takes no more jobs", async () => {
+    const stage = bench();
+    const transaction = stage.manager.transaction();
+    const { job } = scripted(stage.manager, "a", { transaction });
+    job.cancel();
+    const late = (): unknown => scripted(stage.manager, "c", { transaction });
+    expect(late).toThrow("a job of the same transaction has failed or was cancelled");
+    expect(late).toThrow(expect.objectContaining({ code: "ECANCELED", context: { job: "c" } }));
+    await settle();
+    expect([stage.manager.list(), stage.defects]).toEqual([[], []]);
+  });
+});
+
 describe("jobs started by a transaction command", () => {
   const start = (stage: Bench, ids: readonly string[], grouped: boolean) => {
     const transaction = grouped ? { transaction: stage.manager.transaction() } : {};

@@ -295,6 +295,17 @@ describe("a job is quiescent", () => {
 });
 
 describe("speed", () => {
+  it("of a job that was cancelled by whoever was told of it is nobody's business", async () => {
+    const { manager, defects } = bench();
+    manager.events.on("status", ({ id, status }) => {
+      if (status === "created") manager.get(id).cancel({ force: true });
+    });
+    const { job } = scripted(manager, "j", { speed: 4096 });
+    expect(job.status).toBe("aborting");
+    await settle();
+    expect([job.status, job.speed, defects]).toEqual(["null", 0, []]);
+  });
+
   it.each([
     { old: 1000, speed: 2000, wakes: true },
     { old: 1000, speed: 0, wakes: true },

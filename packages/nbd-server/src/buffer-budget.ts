@@ -91,10 +91,17 @@ export class BufferBudget {
 
   #mayDraw(account: BufferAccount, bytes: number): boolean {
     if (!this.#fits(account, bytes)) return false;
+    // The same order as that of waking, or two that hold the same would leave it to each other for ever.
     for (const other of this.#waiting.keys()) {
-      if (other !== account && other.held <= account.held) return false;
+      if (other === account) return !this.#waitsAnyBelow(account.held);
+      if (other.held <= account.held) return false;
     }
     return true;
+  }
+
+  #waitsAnyBelow(held: number): boolean {
+    for (const other of this.#waiting.keys()) if (other.held < held) return true;
+    return false;
   }
 
   #fits(account: BufferAccount, bytes: number): boolean {

@@ -1,6 +1,10 @@
+import type { Env } from "@blocklayer/env";
+
 /** What a buffer has beyond a power of two, for headers. */
 const HEADROOM = 4096;
 const SMALLEST = 64 * 1024;
+/** What a buffer that was given back holds in simulations, so that whoever still uses it is found out. */
+const POISON = 0xa5;
 
 /**
  * Buffers that are used again, by power-of-two size classes. Memory that is warm in the cache and needs no zeroing is
@@ -9,11 +13,16 @@ const SMALLEST = 64 * 1024;
 export class BufferPool {
   readonly #free: Uint8Array[][] = [];
   readonly #retainMax: number;
+  readonly #poisons: boolean;
   #retained: number = 0;
 
-  /** @param retainMax - bytes that are kept for later; what is given back beyond is left to the collector */
-  constructor(retainMax: number) {
+  /**
+   * @param retainMax - bytes that are kept for later; what is given back beyond is left to the collector
+   * @param env - may want what is given back to be spoilt
+   */
+  constructor(retainMax: number, env?: Pick<Env, "buggify">) {
     this.#retainMax = retainMax;
+    this.#poisons = env?.buggify("poison released buffers") ?? false;
   }
 
   /** Bytes that are kept for later. */
@@ -32,6 +41,7 @@ export class BufferPool {
 
   /** Takes a buffer back that `take` returned. */
   give(buffer: Uint8Array): void {
+    if (this.#poisons) buffer.fill(POISON);
     if (this.#retained + buffer.length > this.#retainMax) return;
     this.#retained += buffer.length;
     const index = classOf(buffer.length);

@@ -68,7 +68,7 @@ export class NbdServer {
   readonly events: Emitter<NbdServerEvents> = new Emitter();
   readonly limits: NbdServerLimits;
   readonly #env: Env;
-  readonly #pool: BufferPool = new BufferPool(RETAINED);
+  readonly #pool: BufferPool;
   readonly #budget: BufferBudget;
   readonly #directory: ExportDirectory;
   readonly #probe: RequestProbe | undefined;
@@ -82,6 +82,7 @@ export class NbdServer {
 
   constructor(options: NbdServerOptions) {
     this.#env = options.env;
+    this.#pool = new BufferPool(RETAINED, options.env);
     this.#probe = options.probe;
     this.limits = { ...NBD_SERVER_LIMITS, ...options.limits };
     this.#budget = new BufferBudget({

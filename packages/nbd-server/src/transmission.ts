@@ -170,7 +170,10 @@ export class Transmission {
 
   #checkFinished(): void {
     if (this.#isClosed || this.#isAdvancing || this.#runner.outstanding > 0) return;
-    if (this.#isGoodbye || this.#isStopping) this.#parts.finished();
+    if (!this.#isGoodbye && !this.#isStopping) return;
+    // Requests that wait for memory are not answered after the end of the stream.
+    this.#isHalted = true;
+    this.#parts.finished();
   }
 
   #settled(): void {

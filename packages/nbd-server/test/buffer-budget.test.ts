@@ -57,6 +57,24 @@ describe("the budget of buffers", () => {
     expect(all.waiting).toBe(0);
   });
 
+  it("of those who hold the same the one that has waited longest is woken, and served", () => {
+    const all = budget();
+    const woken: string[] = [];
+    const full = all.open(() => undefined);
+    const first = all.open(() => woken.push("first"));
+    const second = all.open(() => woken.push("second"));
+    full.take(8 * MIB);
+    expect(first.take(8 * MIB)).toBe(false);
+    expect(second.take(7 * MIB)).toBe(false);
+    full.give(8 * MIB);
+    expect(woken).toEqual(["first"]);
+    expect(second.take(7 * MIB)).toBe(false);
+    expect(first.take(8 * MIB)).toBe(true);
+    first.give(8 * MIB);
+    expect(woken).toEqual(["first", "second"]);
+    expect(second.take(7 * MIB)).toBe(true);
+  });
+
   it("who goes away does not hold up those behind it", () => {
     const all = budget();
     const woken: string[] = [];
@@ -93,6 +111,16 @@ describe("the pool of buffers", () => {
     pool.clear();
     expect(pool.retained).toBe(0);
     expect(pool.take(1)).not.toBe(buffer);
+  });
+
+  it.each([
+    { poisons: true, byte: 0xa5 },
+    { poisons: false, byte: 7 },
+  ])("spoils what it gets back when a simulation wants it: $poisons", ({ poisons, byte }) => {
+    const pool = new BufferPool(200_000, { buggify: () => poisons });
+    const buffer = pool.take(1).fill(7);
+    pool.give(buffer);
+    expect(pool.take(1)[0]).toBe(byte);
   });
 
   it.each([

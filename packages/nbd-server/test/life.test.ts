@@ -202,6 +202,28 @@ describe("stop", () => {
     await expectNothingLeft(world);
   });
 
+  it("does not answer after the end what waited for memory until then", async () => {
+    const world = await makeWorld({ limits: { bufferBytes: 4096, connections: 2 } });
+    const [first, second] = [new TestClient(world), new TestClient(world)];
+    first.go();
+    second.go();
+    world.disk.isHolding = true;
+    first.read(0, 4096);
+    second.read(0, 4096);
+    expect(world.disk.held).toHaveLength(1);
+    const stopped = world.server.stop();
+    expect(second.wire.isEndedByServer).toBe(true);
+    const { writes } = second.wire;
+    world.disk.release();
+    await second.settle();
+    expect(first.reply(4096)).toMatchObject({ error: 0 });
+    expect(second.wire.writes).toBe(writes);
+    first.wire.end();
+    second.wire.end();
+    await stopped;
+    await expectNothingLeft(world);
+  });
+
   it("cuts who is left after the grace, and waits for the disk", async () => {
     const world = await makeWorld();
     const client = new TestClient(world);
