@@ -148,6 +148,7 @@ export class CopyBeforeWriteDriver implements BlockDriver, SnapshotSource {
    */
   begin({ initial }: { readonly initial?: HBitmap | undefined } = {}): void {
     this.engine.restart(initial);
+    this.engine.setDiscardSource(this.#options["x-blocklayer-discard-source"]);
     this.#view.begin();
     this.writeDelay.clear();
   }
@@ -290,8 +291,11 @@ export class CopyBeforeWriteDriver implements BlockDriver, SnapshotSource {
     }
     const view = this.#view;
     if (view.isFrozen(offset, length)) return false;
-    if (view.error === undefined) {
-      const { engine } = this;
+    const { engine } = this;
+    if (view.error !== undefined) {
+      // Nothing is saved any more, but a discard that is under way would take the write along.
+      if (engine.isDiscarding(offset, length)) return false;
+    } else {
       // What was not there at the point in time need not be kept.
       const end = Math.min(offset + length, engine.size);
       if (offset < end) {
@@ -356,6 +360,10 @@ export class CopyBeforeWriteDriver implements BlockDriver, SnapshotSource {
     const startMs = this.#env.clock.now();
     try {
       if (this.#view.error === undefined) await this.#copy(offset, length, signal);
+      // A copy that was late may be discarding the source still.
+      if (this.#view.error !== undefined) {
+        await orAborted(this.engine.discardsGone(offset, length), signal);
+      }
       // Nobody freezes the range any more: it is copied, or the snapshot is broken.
       await this.#view.readersGone(offset, length, signal);
     } finally {
@@ -388,6 +396,8 @@ export class CopyBeforeWriteDriver implements BlockDriver, SnapshotSource {
   #breakSnapshot(error: BlockError): void {
     if (this.#view.error !== undefined) return;
     this.#view.break(error);
+    // What guests write now is saved nowhere, and must stay.
+    this.engine.setDiscardSource(false);
     this.onSnapshotBroken?.(error);
   }
 }

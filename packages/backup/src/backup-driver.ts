@@ -121,7 +121,8 @@ export class BackupDriver implements BlockJobDriver {
     const { engine } = this.#parts.filter;
     const { maxWorkers, maxChunk } = this.#parts.request;
     const length = alignUp(this.#parts.request.source.size, engine.clusterSize);
-    for (;;) {
+    // A cancelled job passes its pause points, in drained sections too: it starts nothing.
+    while (!job.isCancelled) {
       const call = engine.start(0, length, { maxWorkers, maxChunk });
       this.#call = call;
       void call.done.then(() => job.kick());
@@ -138,7 +139,6 @@ export class BackupDriver implements BlockJobDriver {
         this.#applyPolicy(call.error, call.errorIsRead);
       }
       await job.sleep(0);
-      if (job.isCancelled) return;
     }
   }
 

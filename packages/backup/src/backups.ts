@@ -10,7 +10,7 @@ import { type BlockJob, BlockJobs } from "@blocklayer/block-job";
 import type { BitmapManager } from "@blocklayer/dirty-bitmap";
 import { ALL_PERMISSIONS } from "@blocklayer/driver";
 import { BlockError } from "@blocklayer/errors";
-import type { JobManager, JobTransaction, TransactionStep } from "@blocklayer/jobs";
+import type { Job, JobManager, JobTransaction, TransactionStep } from "@blocklayer/jobs";
 import { BackupDriver } from "./backup-driver.ts";
 import { BackupJob } from "./backup-job.ts";
 import {
@@ -87,16 +87,19 @@ export class Backups {
         checkJobs();
         await start.createJob(transaction);
       }
-      // The sources stay drained until the jobs hold their nodes, so that nothing can come between.
+      // The sources stay drained until the jobs run, so that nothing can come between.
       for (const start of starts) await start.drain();
-      await this.#given.graph.change([...steps, ...starts.map((start) => start.step())]);
+      const { graph } = this.#given;
+      await graph.change(starts.map((start) => start.insertStep()));
+      // What can fail comes first: the steps of others must not happen without the backups.
       for (const start of starts) await start.hold();
-      checkJobs();
+      await graph.change([...steps, ...starts.map((start) => start.startStep())]);
     } catch (error) {
       for (const start of starts.toReversed()) await start.undo();
       throw error;
     }
-    const jobs = starts.map((start) => start.start());
+    // Nothing is refused any more: who cancels a job now cancels one that was started.
+    const jobs = starts.map((start) => start.backupJob());
     // Jobs that start in a drained section rest at once; the guests go on when all of them do.
     for (const { job } of jobs) await job.quiescent();
     for (const start of starts) start.undrain();
@@ -186,7 +189,7 @@ class BackupStart {
 
   /** @throws BlockError `ECANCELED` somebody has cancelled the job already */
   checkJob(): void {
-    const job = this.#blockJob?.job;
+    const job = this.#job;
     if (job === undefined || job.status === "created") return;
     const { source } = this.#request;
     throw new BlockError("ECANCELED", "The backup was cancelled before it was started", {
@@ -200,18 +203,32 @@ class BackupStart {
     this.#drained = await this.#request.source.drain();
   }
 
-  /** Puts the filter above the source, freezes the bitmap and fixes the point in time, in one turn. */
-  step(): GraphStep {
+  /** Puts the filter above the source, which is drained until the job is started. */
+  insertStep(): GraphStep {
     return {
-      name: "start backup",
+      name: "insert filter",
       touches: [this.#request.source, this.#node],
       prepare: () => undefined,
       apply: () => this.#insert(),
       commit: () => {
         this.#isInserted = true;
+      },
+    };
+  }
+
+  /** Freezes the bitmap, fixes the point in time and starts the job, in one turn. The job rests at once. */
+  startStep(): GraphStep {
+    return {
+      name: "start backup",
+      touches: [this.#request.source, this.#node],
+      prepare: () => undefined,
+      apply: () => this.#freeze(),
+      commit: () => {
         const { sync } = this.#request.options;
         const initial = sync === "bitmap" || sync === "incremental" ? this.#bitmap.map : undefined;
         this.#filter.begin(initial === undefined ? {} : { initial });
+        this.#isStarted = true;
+        this.#job?.start();
       },
     };
   }
@@ -221,15 +238,12 @@ class BackupStart {
     const permissions = { perm: 0, shared: ALL_PERMISSIONS };
     await this.#blockJob?.addNode("main node", this.#node, permissions);
     await this.#blockJob?.addNode("target", this.#request.target, permissions);
-    this.#reservation?.release();
-    this.#reservation = undefined;
+    this.#release();
   }
 
-  start(): BackupJob {
-    const blockJob = this.#blockJob as BlockJob;
-    this.#isStarted = true;
-    blockJob.job.start();
-    return new BackupJob(blockJob, this.#node, this.#filter, this.#request.options.sync);
+  backupJob(): BackupJob {
+    const { sync } = this.#request.options;
+    return new BackupJob(this.#blockJob as BlockJob, this.#node, this.#filter, sync);
   }
 
   undrain(): void {
@@ -238,27 +252,41 @@ class BackupStart {
 
   /** Takes everything back: bitmap, job, filter, drained section. What one of them reports keeps none of the others. */
   async undo(): Promise<void> {
-    const log = (error: unknown): void => this.#given.graph.core.log(`backup: ${String(error)}`);
+    const log = (error: unknown): void => this.#log(error);
     this.#bitmap.thaw();
+    this.#release();
     await this.#endJob().catch(log);
     await this.#giveBack().catch(log);
-    this.#reservation?.release();
     this.undrain();
   }
 
   async #endJob(): Promise<void> {
     const blockJob = this.#blockJob;
     if (blockJob?.job.status === "created") await blockJob.failEarly();
-    else await blockJob?.job.completed();
+    else await blockJob?.job.cancelAndWait({ force: true });
   }
 
-  #insert(): () => void {
+  /** Nobody else has to be kept off any more. */
+  #release(): void {
+    this.#reservation?.release();
+    this.#reservation = undefined;
+  }
+
+  #log(error: unknown): void {
+    this.#given.graph.core.log(`backup: ${String(error)}`);
+  }
+
+  #insert(): (() => void) | undefined {
     const { source, target } = this.#request;
     // Much may have happened since the check.
     checkSizes(this.#request.options, source, target);
     // Another step of the change may have put its filter above the source: then this one goes above that.
     const below = this.#node.filterChild?.node ?? source;
-    this.#given.graph.replaceNode(below, this.#node).apply?.();
+    return this.#given.graph.replaceNode(below, this.#node).apply?.();
+  }
+
+  #freeze(): () => void {
+    this.checkJob();
     this.#bitmap.freeze();
     return () => this.#bitmap.thaw();
   }
@@ -272,10 +300,16 @@ class BackupStart {
     const node = this.#filterNode;
     this.#filterNode = undefined;
     if (node !== undefined) {
-      if (this.#isInserted) await graph.change([graph.dropFilter(node)]).catch(note);
-      await graph.remove(node.name).catch(note);
+      if (this.#isInserted) {
+        await graph.change([graph.dropFilter(node), disownStep(node)]).catch(note);
+      }
+      if (node.isOwned) await graph.remove(node.name).catch(note);
     }
     if (faults.length > 0) throw faults[0];
+  }
+
+  get #job(): Job | undefined {
+    return this.#blockJob?.job;
   }
 
   get #node(): BlockNode {
@@ -285,4 +319,18 @@ class BackupStart {
   get #filter(): CopyBeforeWriteDriver {
     return asCopyBeforeWrite(this.#node);
   }
+}
+
+/**
+ * Gives a node up in the very turn in which it is taken out: as long as it has a name somebody may come to use it, and
+ * who does so later keeps it to himself.
+ */
+function disownStep(node: BlockNode): TransactionStep {
+  return {
+    name: "disown",
+    prepare: () => undefined,
+    commit: () => {
+      node.isOwned = false;
+    },
+  };
 }

@@ -378,3 +378,46 @@ describe("a finished backup", () => {
     expect(fixture.graph.nodes().length).toBe(4);
   });
 });
+
+describe("somebody who puts a node above the filter while the job ends", () => {
+  it("keeps the job from nothing, whenever that is", async () => {
+    const outcomes = new Set<string>();
+    for (let turns = 0; turns < 120; turns += 1) {
+      const { fixture, env } = await backupFixture(CLUSTER);
+      const job = await fixture.start({ "filter-node-name": "cbw", "auto-finalize": false });
+      await env.clock.advance(5);
+      const ended = job.job.finalize();
+      for (let turn = 0; turn < turns; turn += 1) await Promise.resolve();
+      const opened = fixture.graph
+        .open({ driver: "x-blocklayer-pass-through", "node-name": "above", file: "cbw" })
+        .then(
+          () => "opened",
+          () => "refused",
+        );
+      await env.clock.advance(5);
+      await ended;
+      const outcome = await opened;
+      outcomes.add(outcome);
+      expect(fixture.jobs.list()).toEqual([]);
+      if (outcome === "opened") await fixture.graph.remove("above");
+      expect(fixture.graph.findNode("cbw")).toBeUndefined();
+      fixture.remains();
+    }
+    expect(outcomes).toEqual(new Set(["opened", "refused"]));
+  });
+});
+
+describe("a backup that is cancelled in a drained section", () => {
+  it.each(["full", "top", "none"] as const)("of sync %s sends nothing there", async (sync) => {
+    const { fixture, env, source, target } = await backupFixture();
+    const hold = await fixture.node("disk").drain();
+    const job = await fixture.start({ sync });
+    const requests = (): number => source.log.length + target.log.length;
+    const before = requests();
+    job.job.cancel({ force: true });
+    await env.clock.advance(5);
+    expect(requests()).toBe(before);
+    hold.end();
+    expect((await job.job.completed())?.code).toBe("ECANCELED");
+  });
+});

@@ -109,6 +109,33 @@ describe.each([
   );
 });
 
+describe("a transaction of two backups and a cleared bitmap", () => {
+  it("either happens or does not, whenever one of the jobs is cancelled", async () => {
+    let refusals = 0;
+    for (let nth = 1; ; nth += 1) {
+      const made = await twoDisks();
+      const { fixture, env } = made;
+      const other = await fixture.bitmaps.add(fixture.node("disk"), { name: "other" });
+      await (await fixture.guest("disk")).write(CLUSTER, new Uint8Array(1).fill(2));
+      const calls = atCall(made, nth, async () => {
+        await Promise.resolve();
+        fixture.jobs.find("b")?.cancel();
+      });
+      const steps = [fixture.bitmaps.clearStep(other)];
+      const outcome = await fixture.backups.startAll(list, { steps }).then(
+        () => "started",
+        () => "refused",
+      );
+      if (calls() < nth) break;
+      if (outcome === "refused") refusals += 1;
+      expect(other.count, `step ${nth}`).toBe(outcome === "refused" ? CLUSTER : 0);
+      await env.clock.advance(5);
+      expect(fixture.jobs.list()).toEqual([]);
+    }
+    expect(refusals).toBeGreaterThan(3);
+  });
+});
+
 describe("starting two backups while the graph is closed", () => {
   it("either starts them or leaves nothing behind", async () => {
     for (let nth = 1; ; nth += 1) {

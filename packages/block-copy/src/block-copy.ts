@@ -23,6 +23,8 @@ import { WorkerPool } from "./worker-pool.ts";
 
 /** Bytes of all running tasks of one engine. */
 const MEMORY_MAX = 128 * 2 ** 20;
+/** The same in simulations that want tasks to wait for it, in clusters. */
+const TIGHT_CLUSTERS = 2;
 /** Tasks at once of a call that a guest's write waits for. */
 const GUEST_WORKERS = 64;
 /** Bytes of a task until it is known whether it is zeroes, which cost nothing to copy however many there are. */
@@ -78,11 +80,13 @@ export class BlockCopy {
       target.limits.maxTransfer,
     ]);
     this.#transfer = new CopyTransfer(source, target, {
+      env,
       methods: this.#methods,
       clusterSize,
       serialising: options.serialising ?? false,
     });
-    this.#budget = new MemoryBudget(env, MEMORY_MAX);
+    const isTight = env.buggify("tight copy memory");
+    this.#budget = new MemoryBudget(env, isTight ? TIGHT_CLUSTERS * clusterSize : MEMORY_MAX);
     this.#limiter = new SliceLimiter(env.clock);
     this.restart(initial);
   }
@@ -150,7 +154,10 @@ export class BlockCopy {
     this.#skipUnallocated = skip;
   }
 
-  /** Whether the source is discarded where it was copied; what the discards answer is ignored. */
+  /**
+   * Whether the source is discarded where it was copied from now on; what the discards answer is ignored. Those that are
+   * under way go on.
+   */
   setDiscardSource(discard: boolean): void {
     this.#discardSource = discard;
   }
@@ -163,6 +170,21 @@ export class BlockCopy {
   /** Whether nothing of the range has to be copied or is being copied. Both ends whole clusters or beyond the end. */
   isClean(offset: number, length: number): boolean {
     return this.#states.isClean(offset, length);
+  }
+
+  /** Whether the source is being discarded in the range; need not be aligned. */
+  isDiscarding(offset: number, length: number): boolean {
+    return this.#states.tasks.findDiscarding(offset, length) !== undefined;
+  }
+
+  /** Resolves when the source is not being discarded in the range: for a writer who does not wait for copies. */
+  async discardsGone(offset: number, length: number): Promise<void> {
+    const { tasks } = this.#states;
+    let task = tasks.findDiscarding(offset, length);
+    while (task !== undefined) {
+      await tasks.changed(task);
+      task = tasks.findDiscarding(offset, length);
+    }
   }
 
   /**
@@ -369,10 +391,13 @@ export class BlockCopy {
     }
   }
 
-  /** Frees the source where it was copied, when nobody reads it there any more. */
-  async #discard({ offset }: CopyTask, length: number): Promise<void> {
-    await this.#beforeDiscard?.(offset, length);
-    await this.#transfer.discard(offset, length);
+  /** Frees the source where it was copied, when nobody reads it there any more, if that is wanted still. */
+  async #discard(task: CopyTask, length: number): Promise<void> {
+    await this.#beforeDiscard?.(task.offset, length);
+    // From here on to the request must not await: who does not see the flag writes before it.
+    if (!this.#discardSource) return;
+    task.isDiscarding = true;
+    await this.#transfer.discard(task.offset, length);
   }
 
   #endTask(task: CopyTask, isDone: boolean): void {

@@ -13,6 +13,8 @@ export class CopyTask {
   isReading: boolean = false;
   /** The target holds it. The task goes on while the source is discarded: whoever wants to write there waits. */
   isCopied: boolean = false;
+  /** The source is being discarded here: whatever is written there now may be lost. */
+  isDiscarding: boolean = false;
   /** Resumes of those who wait until the task ends or shrinks. */
   readonly waiters: (() => void)[] = [];
 
@@ -69,6 +71,12 @@ export class TaskList {
       if (task !== undefined && task.offset < end && offset < task.end) return task;
     }
     return undefined;
+  }
+
+  /** Returns a task that discards some of `[offset, offset + length)`. */
+  findDiscarding(offset: number, length: number): CopyTask | undefined {
+    const end = offset + length;
+    return this.#tasks.find((task) => task.isDiscarding && task.offset < end && offset < task.end);
   }
 
   /** Resolves when the task has ended or become shorter. */

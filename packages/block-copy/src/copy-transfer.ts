@@ -1,4 +1,5 @@
 import { type BlockChild, completed, RequestFlag, type RequestOptions } from "@blocklayer/driver";
+import type { Env } from "@blocklayer/env";
 import { BufferPool } from "./buffer-pool.ts";
 import { BUFFERED_MAX, type MethodChooser, OFFLOAD_MAX } from "./copy-method.ts";
 import type { CopyTask } from "./copy-task.ts";
@@ -28,6 +29,7 @@ export class CopyTransfer {
     source: BlockChild,
     target: BlockChild,
     settings: {
+      readonly env: Env;
       readonly methods: MethodChooser;
       readonly clusterSize: number;
       readonly serialising: boolean;
@@ -37,7 +39,7 @@ export class CopyTransfer {
     this.#target = target;
     this.#methods = settings.methods;
     this.#pieceMax = Math.max(BUFFERED_MAX, Math.min(settings.clusterSize, OFFLOAD_MAX));
-    this.#buffers = new BufferPool(this.#pieceMax);
+    this.#buffers = new BufferPool(settings.env, this.#pieceMax);
     this.#baseFlags = settings.serialising ? RequestFlag.serialising : 0;
     this.#zeroOptions = { flags: this.#baseFlags | RequestFlag.mayUnmap };
     this.#offloadOptions = optionsOf(this.#baseFlags);

@@ -37,4 +37,37 @@ describe("discarding the source", () => {
     await Promise.all([copied, call.done]);
     expect(engine.isClean(CLUSTER, 2 * CLUSTER)).toBe(true);
   });
+
+  it("says what it is discarding, and until when", async () => {
+    const { engine, source, env } = fixture();
+    engine.setDiscardSource(true);
+    source.hold("pdiscard");
+    const call = engine.start(0, 2 * CLUSTER, { maxWorkers: 2, maxChunk: CLUSTER });
+    await env.clock.advance(1);
+    expect([engine.isDiscarding(5, 1), engine.isDiscarding(2 * CLUSTER, 1)]).toEqual([true, false]);
+    await engine.discardsGone(2 * CLUSTER, CLUSTER);
+    let isGone = false;
+    const gone = engine.discardsGone(5, CLUSTER).then(() => {
+      isGone = true;
+    });
+    await env.clock.advance(1);
+    expect(isGone).toBe(false);
+    source.releaseAll();
+    await env.clock.advance(1);
+    await Promise.all([gone, call.done]);
+    expect(engine.isDiscarding(0, 4 * CLUSTER)).toBe(false);
+  });
+
+  it("is given up by tasks that have not begun with it", async () => {
+    const { engine, source, env } = fixture();
+    engine.setDiscardSource(true);
+    source.hold("pread");
+    const call = engine.start(0, CLUSTER, { maxWorkers: 1, maxChunk: 0 });
+    await env.clock.advance(1);
+    engine.setDiscardSource(false);
+    source.releaseAll();
+    await env.clock.advance(1);
+    await call.done;
+    expect(source.log.some(({ operation }) => operation === "pdiscard")).toBe(false);
+  });
 });
