@@ -1,5 +1,5 @@
 import type { Drain } from "./drain.ts";
-import { runSeed } from "./run-seed.ts";
+import { type Outcome, runSeed } from "./run-seed.ts";
 import type { World } from "./simulation.ts";
 
 /** A seed that failed. */
@@ -14,9 +14,13 @@ export interface CampaignReport {
   readonly world: string;
   readonly seeds: number;
   readonly events: number;
+  /** 16 hexadecimal digits: equal when each of the same seeds had an equal trace, in whatever order they were run. */
+  readonly hash: string;
   readonly failures: readonly FailedSeed[];
   /** Lives in which each rare situation happened. */
   readonly counts: ReadonlyMap<string, number>;
+  /** Milliseconds that each life took, in no order; empty without a clock. */
+  readonly costsMs: readonly number[];
 }
 
 export interface CampaignOptions {
@@ -26,22 +30,90 @@ export interface CampaignOptions {
   readonly drain?: Drain;
   /** Told of each failure as it is found. */
   readonly onFailure?: (failure: FailedSeed) => void;
+  /** Milliseconds since whenever, to tell what a life costs. Default: nobody tells. */
+  readonly now?: () => number;
+  /** One of so many seeds is run twice and has to leave the same trace. Default 100. */
+  readonly repeatedOf?: number;
 }
 
 /** Lets a world live from many seeds, one after the other. */
 export async function runCampaign(world: World, options: CampaignOptions): Promise<CampaignReport> {
-  const { from = 1, seeds, drain, onFailure } = options;
+  const { from = 1, seeds, onFailure, now, repeatedOf = 100 } = options;
   const failures: FailedSeed[] = [];
   const counts = new Map<string, number>();
+  const costsMs: number[] = [];
   let events = 0;
+  let hash = NO_HASH;
   for (let seed = from; seed < from + seeds; seed += 1) {
-    const outcome = await runSeed(world, seed, drain === undefined ? {} : { drain });
+    const startMs = now?.() ?? 0;
+    const outcome = await live(world, seed, options);
+    if (now !== undefined) costsMs.push(now() - startMs);
     events += outcome.events;
+    hash = combineHashes(hash, seedHash(seed, outcome.hash));
     for (const name of outcome.counts.keys()) counts.set(name, (counts.get(name) ?? 0) + 1);
-    if (outcome.failure === undefined) continue;
-    const failure = { world: world.name, seed, message: outcome.failure.message };
+    const again = seed % repeatedOf === 0 ? await live(world, seed, options) : outcome;
+    const message = outcome.failure?.message ?? differenceOf(outcome, again);
+    if (message === undefined) continue;
+    const failure = { world: world.name, seed, message };
     failures.push(failure);
     onFailure?.(failure);
   }
-  return { world: world.name, seeds, events, failures, counts };
+  return { world: world.name, seeds, events, hash, failures, counts, costsMs };
+}
+
+function live(world: World, seed: number, { drain }: CampaignOptions): Promise<Outcome> {
+  return runSeed(world, seed, drain === undefined ? {} : { drain });
+}
+
+function differenceOf(one: Outcome, two: Outcome): string | undefined {
+  if (one.hash === two.hash) return undefined;
+  return `not deterministic: the trace ${one.hash} of ${one.events} events, then ${two.hash} of ${two.events}`;
+}
+
+/** The hash of no life at all. */
+const NO_HASH = "0".repeat(16);
+
+/** A trace's hash that another seed's can not take the place of. */
+function seedHash(seed: number, hash: string): string {
+  const mixed = words(hash).map((word) => Math.imul(word ^ seed, 0x9e3779b1));
+  return textOf(mixed);
+}
+
+/** Adds hashes word by word: the order says nothing. */
+function combineHashes(one: string, two: string): string {
+  const others = words(two);
+  return textOf(words(one).map((word, index) => word + (others[index] ?? 0)));
+}
+
+function words(hash: string): number[] {
+  return [Number.parseInt(hash.slice(0, 8), 16), Number.parseInt(hash.slice(8), 16)];
+}
+
+function textOf(list: readonly number[]): string {
+  return list.map((word) => (word >>> 0).toString(16).padStart(8, "0")).join("");
+}
+
+/** Puts reports of one world together. Equal for equal seeds, however they were divided. */
+export function mergeReports(world: string, reports: readonly CampaignReport[]): CampaignReport {
+  const counts = new Map<string, number>();
+  for (const report of reports) {
+    for (const [name, lives] of report.counts) counts.set(name, (counts.get(name) ?? 0) + lives);
+  }
+  const sum = (of: (report: CampaignReport) => number): number =>
+    reports.reduce((total, report) => total + of(report), 0);
+  return {
+    world,
+    seeds: sum(({ seeds }) => seeds),
+    events: sum(({ events }) => events),
+    hash: reports.reduce((total, { hash }) => combineHashes(total, hash), NO_HASH),
+    failures: reports.flatMap(({ failures }) => failures).sort((one, two) => one.seed - two.seed),
+    counts,
+    costsMs: reports.flatMap(({ costsMs }) => costsMs),
+  };
+}
+
+/** Returns the value that so large a part of the values is below; 0 of none. */
+export function quantile(values: readonly number[], part: number): number {
+  const sorted = values.toSorted((one, two) => one - two);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? 0;
 }

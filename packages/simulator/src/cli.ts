@@ -1,18 +1,29 @@
 /** The command `sim`: lives of the worlds, replays, and the hunt for planted bugs. */
-import { realEnv } from "@blocklayer/env";
-import { runCampaign } from "./campaign.ts";
+import { readFileSync } from "node:fs";
+import type { Canary } from "./canaries/canary.ts";
 import { canaries } from "./canaries/canary-list.ts";
-import { describeHunt, huntInProcess } from "./canaries/hunt-all.ts";
 import { type CliOptions, readCliOptions, USAGE } from "./cli-options.ts";
-import { trimmed } from "./decisions.ts";
-import { runSeed } from "./run-seed.ts";
-import { shrink } from "./shrink.ts";
+import { campaigns } from "./command/campaigns.ts";
+import { huntAll } from "./command/canary-hunts.ts";
+import { Night } from "./command/night.ts";
+import { readDecisions, replay } from "./command/replay.ts";
+import type { DecisionSource } from "./decisions.ts";
+import { exploreAll } from "./exhaustive/explore-all.ts";
 import type { World } from "./simulation.ts";
+import { sweepAll } from "./sweeps/sweep-all.ts";
 import { findWorld, worlds } from "./worlds/all-worlds.ts";
 
 const CANARY_FINDINGS = 5;
 const SHRINK_RUNS = 1500;
-const { clock } = realEnv();
+
+/** What was asked for, with everything that it names. */
+interface Request {
+  readonly options: CliOptions;
+  readonly chosen: readonly World[];
+  readonly planted: readonly Canary[];
+  /** A life to be replayed. */
+  readonly source: DecisionSource | undefined;
+}
 
 function print(line: string): void {
   process.stdout.write(`${line}\n`);
@@ -20,79 +31,56 @@ function print(line: string): void {
 
 /** Returns the exit code. */
 async function main(args: readonly string[]): Promise<number> {
-  let options: CliOptions;
-  let chosen: readonly World[];
+  let request: Request;
   try {
-    options = readCliOptions(args);
-    chosen = options.worlds.length === 0 ? worlds : options.worlds.map(findWorld);
+    request = readRequest(readCliOptions(args));
   } catch (error) {
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${USAGE}`);
     return 2;
   }
+  const { options, chosen, planted, source } = request;
+  const { jobs, seeds, from, seconds } = options;
   if (options.help) {
     process.stdout.write(USAGE);
     return 0;
   }
-  if (options.canaries) return huntAll();
+  if (options.night) return night(request);
+  if (options.exhaustive) return exploreAll(print);
+  if (options.sweeps) return sweepAll(print);
+  if (planted.length > 0) {
+    const shrinkRunsMax = SHRINK_RUNS;
+    return huntAll(planted, { findings: CANARY_FINDINGS, shrinkRunsMax, jobs, print });
+  }
   const [world] = chosen;
-  if (options.seed !== undefined && world !== undefined) {
-    return replay(world, options.seed, options.shrink);
+  if (source !== undefined && world !== undefined) {
+    const isShrunk = options.shrink;
+    return replay(world, { source, isShrunk, shrinkRunsMax: SHRINK_RUNS, print });
   }
-  return campaigns(chosen, options);
+  return campaigns(chosen, { seeds, from, seconds, jobs, print });
 }
 
-async function campaigns(chosen: readonly World[], options: CliOptions): Promise<number> {
-  let failureCount = 0;
-  for (const world of chosen) {
-    const startMs = clock.now();
-    const { seeds, events, failures, counts } = await runCampaign(world, {
-      from: options.from,
-      seeds: options.seeds,
-      onFailure: ({ seed, message }) => print(`${world.name} seed ${seed}: ${message}`),
-    });
-    const seconds = (clock.now() - startMs) / 1000;
-    const rate = Math.round(seeds / seconds);
-    const failed = failures.map(({ seed }) => seed).join(", ");
-    print(
-      `${world.name}: ${seeds} seeds, ${rate} seeds/s, ${events} events, ${failures.length} failures` +
-        (failed === "" ? "" : ` (seeds ${failed})`),
-    );
-    for (const [name, lives] of [...counts].sort(byName)) print(`  in ${lives} lives: ${name}`);
-    failureCount += failures.length;
-  }
-  return failureCount > 0 ? 1 : 0;
+/** @throws Error there is no world, planted bug or file of a name */
+function readRequest(options: CliOptions): Request {
+  const { decisions, seed } = options;
+  const chosen = options.worlds.length === 0 ? worlds : options.worlds.map(findWorld);
+  const planted = options.canaries ? canaries : options.canary.map(findCanary);
+  const source = decisions === undefined ? seed : readDecisions(readFileSync(decisions, "utf8"));
+  return { options, chosen, planted, source };
 }
 
-function byName([one]: [string, number], [two]: [string, number]): number {
-  return one < two ? -1 : 1;
+/** @throws RangeError there is no planted bug of that name */
+function findCanary(id: string): Canary {
+  const canary = canaries.find((one) => one.id === id);
+  if (canary !== undefined) return canary;
+  throw new RangeError(`there is no canary '${id}'`);
 }
 
-async function replay(world: World, seed: number, isShrunk: boolean): Promise<number> {
-  let outcome = await runSeed(world, seed, { keepsLines: true });
-  if (outcome.failure !== undefined && isShrunk) {
-    const before = trimmed(outcome.decisions).length;
-    const { decisions, runs } = await shrink(world, outcome, { runsMax: SHRINK_RUNS });
-    outcome = await runSeed(world, decisions, { keepsLines: true });
-    print(`shrunk from ${before} to ${decisions.length} decisions in ${runs} runs`);
-    print(`[${decisions.join(",")}]`);
-  }
-  for (const line of outcome.lines) print(line);
-  const { failure, hash, events, decisions } = outcome;
-  print(
-    `${world.name} seed ${seed}: ${events} events, ${decisions.length} decisions, hash ${hash}, ${failure?.message ?? "no failure"}`,
-  );
-  return failure === undefined ? 0 : 1;
-}
-
-async function huntAll(): Promise<number> {
-  let missing = 0;
-  for (const canary of canaries) {
-    const result = await huntInProcess(canary, CANARY_FINDINGS, SHRINK_RUNS);
-    if (result.seeds.length === 0) missing += 1;
-    print(describeHunt(canary, result));
-  }
-  print(`canaries: ${canaries.length - missing} of ${canaries.length} found`);
-  return missing > 0 ? 1 : 0;
+function night({ options, chosen }: Request): Promise<number> {
+  const stop = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => stop.abort());
+  const { jobs, hours, out } = options;
+  const { signal } = stop;
+  return new Night({ worlds: chosen, canaries, hours, jobs, file: out, print, signal }).run();
 }
 
 process.exitCode = await main(process.argv.slice(2));

@@ -18,6 +18,8 @@ export class Decisions {
   readonly trace: Trace;
   /** What was decided so far. */
   readonly recorded: number[] = [];
+  /** For each decision the next larger number that means something else, -1 when there is none. */
+  readonly nextValues: number[] = [];
   /** Chance that is not recorded, for ways to choose; `undefined` in a replay. */
   readonly seeded: Random | undefined;
   readonly #list: readonly number[];
@@ -40,6 +42,7 @@ export class Decisions {
     if (bound === 1) return 0;
     const value = this.#answer(bound, pick);
     this.recorded.push(value);
+    this.nextValues.push(value + 1 < bound ? value + 1 : -1);
     this.trace.decided(tag, value);
     return value;
   }
@@ -51,13 +54,13 @@ export class Decisions {
 
   /** Returns an index of `weights`, the first one when all are 0. What has the weight 0 is never returned otherwise. */
   weighted(tag: string, weights: readonly number[]): number {
+    if (weights.length === 1) return 0;
     const index = this.choose(tag, weights.length, (random) => pickWeighted(random, weights));
-    return (weights[index] ?? 0) > 0
-      ? index
-      : Math.max(
-          0,
-          weights.findIndex((one) => one > 0),
-        );
+    const first = weights.findIndex((one) => one > 0);
+    const answer = (weights[index] ?? 0) > 0 ? index : Math.max(0, first);
+    const next = weights.findIndex((one, at) => one > 0 && at > answer);
+    this.nextValues[this.nextValues.length - 1] = next > index ? next : -1;
+    return answer;
   }
 
   /** Returns one of the values; the first one is the dullest. */

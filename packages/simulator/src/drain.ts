@@ -1,3 +1,5 @@
+import { withoutGlobals } from "./forbidden-globals.ts";
+
 /** A way to let every promise job run between two steps. */
 export interface Drain {
   readonly name: "native" | "immediate" | "channel";
@@ -55,7 +57,8 @@ function turnByTurn(nextTurn: (turn: () => void) => void, step: () => boolean): 
  * Returns a drain that asks V8 to run its promise jobs, many times faster than turns of the event loop; `undefined`
  * where that is not to be had.
  *
- * The loop runs in an immediate: inside a promise job V8 would ignore the request.
+ * The loop runs in an immediate: inside a promise job V8 would ignore the request. While it runs there are no clocks,
+ * timers, chance or processes but those of the scheduler.
  */
 export function nativeDrain(): Drain | undefined {
   const checkpoint = loadCheckpoint();
@@ -66,8 +69,10 @@ export function nativeDrain(): Drain | undefined {
       new Promise((resolve, reject) => {
         setImmediate(() => {
           try {
-            do checkpoint();
-            while (step());
+            withoutGlobals(() => {
+              do checkpoint();
+              while (step());
+            });
             resolve();
           } catch (error) {
             reject(error);

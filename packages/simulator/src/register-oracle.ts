@@ -17,7 +17,12 @@ export interface OracleOperation {
   readonly isStable: boolean;
 }
 
-type Entry = { -readonly [Member in keyof OracleOperation]: OracleOperation[Member] };
+type Entry = { -readonly [Member in keyof OracleOperation]: OracleOperation[Member] } & {
+  /** Copies of the request that may still have their effect. */
+  lingering?: number;
+  /** Part of it may have been acknowledged before a crash, and lost. */
+  hasSurvived?: boolean;
+};
 
 export interface RegisterOracleOptions {
   /** Number of the disk in stamps. */
@@ -86,16 +91,33 @@ export class RegisterOracle {
   /** @param isStable - it was to complete only when stable */
   end(operation: OracleOperation, succeeded: boolean, isStable = false): void {
     const entry = operation as Entry;
-    entry.endedAt = this.#now();
-    entry.succeeded = succeeded;
+    if ((entry.lingering ?? 0) === 0) entry.endedAt = this.#now();
+    entry.succeeded = succeeded && entry.hasSurvived !== true;
     entry.isStable = succeeded && isStable;
     this.#running.delete(entry);
     if (succeeded && !isStable && entry.kind !== "read") this.#unstable.add(entry);
   }
 
-  /** A flush begins. Call what this returns when it has succeeded. */
-  beginFlush(): () => void {
-    const covered = [...this.#unstable];
+  /**
+   * A copy of a running request was left behind somewhere and may have its effect even after the request has ended.
+   * Call what this returns when it can not any more.
+   */
+  linger(operation: OracleOperation): () => void {
+    const entry = operation as Entry;
+    entry.lingering = (entry.lingering ?? 0) + 1;
+    return () => {
+      entry.lingering = (entry.lingering ?? 0) - 1;
+      if (entry.lingering === 0 && !this.#running.has(entry)) entry.endedAt = this.#now();
+    };
+  }
+
+  /**
+   * A flush begins. Call what this returns when it has succeeded.
+   *
+   * @param covers - which of the operations that have ended it covers. Default: all
+   */
+  beginFlush(covers: (operation: OracleOperation) => boolean = () => true): () => void {
+    const covered = [...this.#unstable].filter(covers);
     return () => {
       for (const entry of covered) {
         entry.isStable = true;
@@ -104,19 +126,28 @@ export class RegisterOracle {
     };
   }
 
-  /** Returns what is wrong with what a read returned, `undefined` when nothing is. The read has not ended yet. */
+  /**
+   * Returns what is wrong with what a read returned, `undefined` when nothing is. The read has not ended yet.
+   *
+   * One that has survived a crash may have been answered before: it is not judged.
+   */
   check(read: OracleOperation, buffer: Uint8Array): string | undefined {
+    if ((read as Entry).hasSurvived === true) return undefined;
     return this.#checkCells(read, buffer, false);
   }
 
   /**
    * Judges the whole disk after a crash, and takes it as what the disk holds from here on.
    *
+   * @param clientsSurvive - only the disk's side has crashed: requests that run go on, and may be carried out again
    * @returns what is wrong, `undefined` when nothing is
    */
-  recover(content: Uint8Array): string | undefined {
-    for (const entry of this.#running) entry.endedAt = this.#now();
-    this.#running.clear();
+  recover(content: Uint8Array, clientsSurvive: boolean = false): string | undefined {
+    for (const entry of this.#running) {
+      if (clientsSurvive) entry.hasSurvived = true;
+      else entry.endedAt = this.#now();
+    }
+    if (!clientsSurvive) this.#running.clear();
     this.#unstable.clear();
     const whole = entryOf(0, "read", 0, content.length, this.#now());
     const problem = this.#checkCells(whole, content, true);
@@ -125,10 +156,11 @@ export class RegisterOracle {
       const kept = entries.filter((entry) => isValueOf(value, entry, this.#disk, cell));
       const last = kept.at(-1);
       const kind = value.kind === "zero" ? "zeroes" : last?.kind;
-      this.#cells[cell] =
+      const found =
         last === undefined || kind === undefined
           ? []
-          : [{ ...last, kind, succeeded: true, isStable: true }];
+          : [{ ...last, kind, endedAt: whole.startedAt, succeeded: true, isStable: true }];
+      this.#cells[cell] = [...found, ...entries.filter((entry) => this.#running.has(entry))];
     }
     return problem;
   }

@@ -10,6 +10,8 @@ export interface RunOptions {
   readonly drain?: Drain;
   /** Keeps a readable line for everything that happens. Default `false`. */
   readonly keepsLines?: boolean;
+  /** Keeps what came right after what. Default `false`. */
+  readonly keepsFeatures?: boolean;
 }
 
 /** One life of a world. */
@@ -17,11 +19,15 @@ export interface Outcome {
   readonly failure: SimulationFailure | undefined;
   /** What was decided: replays the life. */
   readonly decisions: readonly number[];
+  /** For each decision the next larger number that means something else, -1 when there is none. */
+  readonly nextValues: readonly number[];
   /** Equal for equal lives. */
   readonly hash: string;
   /** Completions that were delivered. */
   readonly events: number;
   readonly counts: ReadonlyMap<string, number>;
+  /** Hashes of what came right after what; empty unless they were kept. */
+  readonly features: ReadonlySet<number>;
   /** Empty unless lines were kept. */
   readonly lines: readonly string[];
 }
@@ -36,7 +42,7 @@ export async function runSeed(
   source: DecisionSource,
   options: RunOptions = {},
 ): Promise<Outcome> {
-  const trace = new Trace(options.keepsLines ?? false);
+  const trace = new Trace(options);
   const decisions = new Decisions(source, trace);
   const { drain } = options;
   const scheduler = new WorldScheduler({ decisions, ...(drain === undefined ? {} : { drain }) });
@@ -45,9 +51,11 @@ export async function runSeed(
   return {
     failure,
     decisions: decisions.recorded,
+    nextValues: decisions.nextValues,
     hash: trace.hash,
     events: scheduler.events,
     counts: simulation.counts,
+    features: trace.features,
     lines: trace.lines ?? [],
   };
 }

@@ -1,4 +1,5 @@
 import type { Env } from "@blocklayer/env";
+import { Cancellation } from "./cancellation.ts";
 import type { Decisions } from "./decisions.ts";
 import { Medium, type MediumOptions } from "./disk/medium.ts";
 import { SimulationFailure } from "./simulation-failure.ts";
@@ -27,6 +28,7 @@ export class Simulation {
   readonly counts: Map<string, number> = new Map();
   readonly #operations = new Set<string>();
   readonly #media: Medium[] = [];
+  readonly #cancellations: Cancellation[] = [];
   #operationCount = 0;
 
   constructor(scheduler: WorldScheduler) {
@@ -65,14 +67,23 @@ export class Simulation {
   medium(options: SimulatedMediumOptions): Medium {
     const { decisions, scheduler } = this;
     const medium = new Medium({
-      discard: decisions.among(`${options.name} discard`, ["zeroes", "keep", "scramble"]),
       ...options,
+      discard:
+        options.discard ??
+        decisions.among(`${options.name} discard`, ["zeroes", "keep", "scramble"]),
       decisions,
       post: (tag, deliver, delayMs) => scheduler.post(tag, deliver, delayMs),
       report: (kind, message) => this.fail(kind, message),
     });
     this.#media.push(medium);
     return medium;
+  }
+
+  /** Returns a signal for a request. Who still listens at the end of the life is a finding. */
+  cancellation(): Cancellation {
+    const cancellation = new Cancellation();
+    this.#cancellations.push(cancellation);
+    return cancellation;
   }
 
   /**
@@ -99,7 +110,10 @@ export class Simulation {
     }
   }
 
-  /** Reports a finding if something waits to be delivered that nobody should wait for any more. */
+  /**
+   * Reports a finding if something is left behind at the end of a life: what waits to be delivered that nobody should
+   * wait for any more, timers among it, and listeners of signals.
+   */
   async expectNothingPending(): Promise<void> {
     const { scheduler } = this;
     // Who was woken has still to run; what it does counts.
@@ -108,11 +122,14 @@ export class Simulation {
     }
     const { pendingTags } = scheduler;
     this.expect(pendingTags.length === 0, "left behind", () => pendingTags.join(", "));
+    const listeners = this.#cancellations.reduce((sum, one) => sum + one.listeners, 0);
+    this.expect(listeners === 0, "still listening", () => `${listeners} to signals`);
   }
 
   /** The process dies: nothing that waits goes on. */
   crash(): void {
     this.#operations.clear();
+    this.#cancellations.length = 0;
     this.scheduler.crash();
   }
 }

@@ -1,6 +1,28 @@
 /** A failure that ends a run keeps this many of the last lines. */
 export const TAIL_LENGTH = 12;
 
+/** What a trace keeps beside its hash. */
+export interface TraceOptions {
+  /** Lines for people; cost memory and time. Default `false`. */
+  readonly keepsLines?: boolean;
+  /** Which kind of completion comes right after which. Default `false`. */
+  readonly keepsFeatures?: boolean;
+}
+
+/** Hashes that are remembered, before all are forgotten. */
+const TAGS_MAX = 100_000;
+const kindHashes = new Map<string, number>();
+
+/** Hash of a tag without its numbers. */
+function kindOf(tag: string): number {
+  const known = kindHashes.get(tag);
+  if (known !== undefined) return known;
+  const hash = hashOf(tag.replaceAll(/\d+/g, "#"));
+  if (kindHashes.size === TAGS_MAX) kindHashes.clear();
+  kindHashes.set(tag, hash);
+  return hash;
+}
+
 const tagHashes = new Map<string, number>();
 
 function hashOf(text: string): number {
@@ -10,6 +32,7 @@ function hashOf(text: string): number {
   for (let index = 0; index < text.length; index += 1) {
     hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);
   }
+  if (tagHashes.size === TAGS_MAX) tagHashes.clear();
   tagHashes.set(text, hash);
   return hash;
 }
@@ -22,13 +45,17 @@ function hashOf(text: string): number {
 export class Trace {
   /** All lines, oldest first; `undefined` unless they are kept. */
   readonly lines: string[] | undefined;
+  /** Hashes of pairs of completions that came one after the other; empty unless they are kept. */
+  readonly features: Set<number> = new Set();
+  readonly #keepsFeatures: boolean;
   readonly #tail: string[] = [];
+  #lastKind = 0;
   #low = 0x811c9dc5;
   #high = 0x9e3779b9;
 
-  /** @param keepsLines - for people; costs memory and time */
-  constructor(keepsLines = false) {
+  constructor({ keepsLines = false, keepsFeatures = false }: TraceOptions = {}) {
     this.lines = keepsLines ? [] : undefined;
+    this.#keepsFeatures = keepsFeatures;
   }
 
   /** 16 hexadecimal digits. */
@@ -45,6 +72,7 @@ export class Trace {
   /** A completion is delivered. */
   delivered(tag: string, nowMs: number): void {
     this.#mix(tag, nowMs);
+    if (this.#keepsFeatures) this.#learn(kindOf(tag));
     this.#tail.push(tag);
     if (this.#tail.length > TAIL_LENGTH) this.#tail.shift();
     this.lines?.push(`${nowMs} ms: ${tag}`);
@@ -60,6 +88,11 @@ export class Trace {
   note(text: string): void {
     this.#mix("note", text.length);
     this.lines?.push(`  ${text}`);
+  }
+
+  #learn(kind: number): void {
+    this.features.add(Math.imul(this.#lastKind, 0x01000193) ^ kind);
+    this.#lastKind = kind;
   }
 
   #mix(tag: string, value: number): void {

@@ -47,6 +47,8 @@ export class WorldScheduler {
   readonly #ready: Completion[] = [];
   /** By time, then by the order in which they were posted. */
   readonly #timers: Completion[] = [];
+  /** Who waits for everything else to come to rest, the first one first. */
+  readonly #resting: (() => void)[] = [];
   #nowMs = 0;
   #events = 0;
   #failure: SimulationFailure | undefined;
@@ -103,6 +105,11 @@ export class WorldScheduler {
     return new Promise((resolve) => this.post(tag, resolve, delayMs));
   }
 
+  /** Resolves when nothing else is pending: no decision, so that it adds nothing to what a complete exploration has to try. */
+  rest(): Promise<void> {
+    return new Promise((resolve) => this.#resting.push(resolve));
+  }
+
   /** Ends the run with a failure, from wherever it was found; the first one counts. */
   fail(failure: SimulationFailure): void {
     this.#failure ??= failure;
@@ -121,6 +128,7 @@ export class WorldScheduler {
   crash(): void {
     this.#ready.length = 0;
     this.#timers.length = 0;
+    this.#resting.length = 0;
   }
 
   /**
@@ -160,6 +168,11 @@ export class WorldScheduler {
   }
 
   #step(): void {
+    const rested = this.pending === 0 ? this.#resting.shift() : undefined;
+    if (rested !== undefined) {
+      rested();
+      return;
+    }
     if (this.pending === 0) throw this.#stuck("deadlock", "nothing is pending");
     if (this.#events >= this.#eventsMax) throw this.#stuck("livelock", "it goes on and on");
     const chosen = this.#choose();

@@ -53,7 +53,7 @@ describe("a hunt", () => {
   it("is described with its shrunk decisions, or as not found", () => {
     const canary = canaries[0] as Canary;
     expect(describeHunt(canary, { id: canary.id, seeds: [] })).toBe(
-      "rmw-not-serialised (RQ-3): NOT FOUND",
+      `${canary.id} (${canary.invariant}): NOT FOUND`,
     );
     const hunt = {
       id: canary.id,
@@ -65,7 +65,7 @@ describe("a hunt", () => {
       shrinkRuns: 4,
     } as const;
     expect(describeHunt(canary, hunt)).toBe(
-      "rmw-not-serialised (RQ-3): median 2 of 3, wrong data\n" +
+      `${canary.id} (${canary.invariant}): median 2 of 3, wrong data\n` +
         "  9 (5 not 0) -> 2 (1 not 0) decisions in 4 runs: [0,1]",
     );
     expect(median([])).toBeUndefined();

@@ -7,10 +7,16 @@ const SECTOR = 512;
 const SECTORS = 8;
 const SIZE = SECTORS * SECTOR;
 
+const LONGEST = SIZE + 4 * SECTOR;
+
 /** The dumbest disk: its content, and for each sector every content that a crash may leave. */
 class Model {
-  readonly visible: Uint8Array = new Uint8Array(SIZE);
-  readonly possible: Uint8Array[][] = Array.from({ length: SECTORS }, () => [
+  /** Zeroes beyond the end. */
+  readonly visible: Uint8Array = new Uint8Array(LONGEST);
+  size: number = SIZE;
+  /** Every length that a crash may leave. */
+  sizes: number[] = [SIZE];
+  readonly possible: Uint8Array[][] = Array.from({ length: LONGEST / SECTOR }, () => [
     new Uint8Array(SECTOR),
   ]);
 
@@ -26,24 +32,40 @@ class Model {
     }
   }
 
+  resize(size: number): void {
+    if (size < this.size) this.change(size, new Uint8Array(this.size - size));
+    this.size = size;
+    this.sizes.push(size);
+  }
+
   /** What is visible is all that is possible. */
   settle(): void {
-    for (let index = 0; index < SECTORS; index += 1) this.possible[index] = [this.sector(index)];
+    this.sizes = [this.size];
+    for (let index = 0; index < this.possible.length; index += 1) {
+      this.possible[index] = [this.sector(index)];
+    }
   }
 
   /** Takes what a crash left. */
   lose(content: Uint8Array): void {
-    for (let index = 0; index < SECTORS; index += 1) {
-      const left = content.slice(index * SECTOR, (index + 1) * SECTOR);
-      expect(this.possible[index]).toContainEqual(left);
+    expect(this.sizes).toContain(content.length);
+    for (let index = 0; index * SECTOR < content.length; index += 1) {
+      const left = new Uint8Array(SECTOR);
+      left.set(content.subarray(index * SECTOR, (index + 1) * SECTOR));
+      // Of the last sector a part may be cut off.
+      const end = Math.min(SECTOR, content.length - index * SECTOR);
+      const possible = this.possible[index]?.map((one) => one.slice().fill(0, end));
+      expect(possible).toContainEqual(left);
     }
+    this.visible.fill(0);
     this.visible.set(content);
+    this.size = content.length;
     this.settle();
   }
 }
 
 const step = fc.record({
-  kind: fc.constantFrom("write", "write", "fua", "zeroes", "discard", "flush", "crash"),
+  kind: fc.constantFrom("write", "write", "fua", "zeroes", "discard", "flush", "crash", "resize"),
   offset: fc.nat(SIZE - 1),
   length: fc.integer({ min: 1, max: 3 * SECTOR }),
   byte: fc.integer({ min: 1, max: 255 }),
@@ -64,7 +86,7 @@ it("a medium reads as an array of bytes, and after a crash each sector is one of
       const model = new Model();
       for (const one of steps) {
         await take(medium, model, one);
-        const content = new Uint8Array(SIZE);
+        const content = new Uint8Array(LONGEST);
         await medium.read(0, content);
         expect(content).toEqual(model.visible);
       }
@@ -84,9 +106,14 @@ async function take(
     byte,
   }: { kind: string; offset: number; length: number; byte: number },
 ): Promise<void> {
-  const length = Math.min(wanted, SIZE - offset);
+  const length = Math.min(wanted, Math.max(0, model.size - offset));
   const bytes = new Uint8Array(length).fill(byte);
+  if (length === 0 && !["crash", "flush", "resize"].includes(kind)) return;
   switch (kind) {
+    case "resize":
+      await medium.truncate(Math.min(LONGEST, offset + wanted));
+      model.resize(Math.min(LONGEST, offset + wanted));
+      return;
     case "crash":
       medium.crash();
       model.lose(medium.cache.visible);
@@ -111,6 +138,8 @@ async function take(
 
 /** The sectors of a write that completes only when stable can be nothing else any more. */
 function stabilise(model: Model, offset: number, length: number): void {
+  // Whatever would cut it off is over.
+  if (offset + length > Math.min(...model.sizes)) model.sizes = [model.size];
   for (let index = Math.floor(offset / SECTOR); index * SECTOR < offset + length; index += 1) {
     model.possible[index] = [model.sector(index)];
   }

@@ -6,20 +6,24 @@ import type { Hunt } from "./hunt.ts";
 
 const execute = promisify(execFile);
 
-/** Hunts a canary in a process of its own. @throws Error the process failed, with what it printed */
+/**
+ * Hunts a canary in a process of its own, which ends when the signal is aborted.
+ *
+ * @throws Error the process failed, with what it printed
+ */
 export async function huntInProcess(
   canary: Canary,
   findings: number,
   shrinkRunsMax: number,
+  signal?: AbortSignal,
 ): Promise<Hunt> {
   const file = join(import.meta.dirname, "hunt-process.ts");
-  const { stdout } = await execute(process.execPath, [
-    "--conditions=@blocklayer/source",
-    file,
-    canary.id,
-    String(findings),
-    String(shrinkRunsMax),
-  ]);
+  const args = [file, canary.id, String(findings), String(shrinkRunsMax)];
+  const { stdout } = await execute(
+    process.execPath,
+    ["--conditions=@blocklayer/source", ...args],
+    signal === undefined ? {} : { signal },
+  );
   return JSON.parse(stdout) as Hunt;
 }
 

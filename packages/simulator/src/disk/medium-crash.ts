@@ -11,10 +11,12 @@ export interface CrashOutcome {
   readonly lost: number;
   /** Sectors that are part of one version and part of another. */
   readonly torn: number;
+  /** Whether the length is not the newest one. */
+  readonly isResized: boolean;
 }
 
 /**
- * Decides what a crash makes of the sectors that were not flushed: all are kept, or all are lost, but for a few
+ * Decides what a crash makes of the length, then of the sectors that were not flushed: all are kept, or all are lost, but for a few
  * that are any version, or torn between two. So little has to be decided, and shrunk, where little matters.
  *
  * @param tearSize - bytes; default: nothing is torn
@@ -26,9 +28,10 @@ export function crashOutcome(
   decisions: Decisions,
   tearSize: number = cache.sectorSize,
 ): CrashOutcome {
+  const isResized = loseSize(cache, name, decisions);
   const undecided = cache.undecided();
   const sectors = new Map<number, Uint8Array>();
-  if (undecided.length === 0) return { sectors, lost: 0, torn: 0 };
+  if (undecided.length === 0) return { sectors, lost: 0, torn: 0, isResized };
   const keepsAll = !decisions.chance(`${name} crash loses all`, 1, 2);
   const lost = new Set<number>();
   for (const { sector, versionCount } of undecided) {
@@ -56,5 +59,13 @@ export function crashOutcome(
     if (version === versionCount - 1) lost.delete(sector);
     else lost.add(sector);
   }
-  return { sectors, lost: lost.size, torn };
+  return { sectors, lost: lost.size, torn, isResized };
+}
+
+/** Takes one of the lengths that were since the last stable one; 0 for the newest. */
+function loseSize(cache: VolatileCache, name: string, decisions: Decisions): boolean {
+  const { size, possibleSizes } = cache;
+  const newest = possibleSizes.length - 1;
+  cache.loseSize(newest - decisions.choose(`${name} crash size`, possibleSizes.length));
+  return cache.size !== size;
 }

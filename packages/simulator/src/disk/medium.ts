@@ -12,6 +12,7 @@ import {
 } from "./disk-behaviour.ts";
 import { crashOutcome } from "./medium-crash.ts";
 import { sameBytes } from "./same-bytes.ts";
+import { type MediumRun, SectorStates } from "./sector-states.ts";
 import { type CachedChange, VolatileCache } from "./volatile-cache.ts";
 
 /** Slow requests take up to this many simulated milliseconds. */
@@ -21,8 +22,12 @@ export const SCRAMBLED = 0xd5;
 
 export interface MediumOptions {
   readonly name: string;
-  /** Bytes, a multiple of the sector size. */
+  /** Bytes. */
   readonly size: number;
+  /** Bytes: what would make it longer fails with `ENOSPC`. Default: no limit. */
+  readonly capacity?: number;
+  /** Whether writes beyond the end make it longer, as in a file. Default `false`: they fail with `ENOSPC`. */
+  readonly grows?: boolean;
   /** Bytes that are written as one, unless a crash tears them. Default 512. */
   readonly sectorSize?: number;
   /** Bytes: a sector is torn at multiples of it only. Default: the sector size, so never. */
@@ -45,8 +50,22 @@ interface Job {
   readonly effect: () => void;
   /** Has a part of its effect: the first `length` bytes. */
   readonly partly?: (length: number) => void;
+  /** Has its effect elsewhere. */
+  readonly misdirected?: () => void;
+  /** Forgets what it was to make stable. */
+  readonly drop?: () => void;
   /** What the effect made; acknowledged when the request ends. */
   change?: CachedChange | undefined;
+}
+
+/** What a crash has done to a medium. */
+export interface MediumCrash {
+  /** Sectors that are not what they were. */
+  readonly lost: number;
+  /** Sectors that are part of one version and part of another. */
+  readonly torn: number;
+  /** Whether the length is not what it was. */
+  readonly isResized: boolean;
 }
 
 /**
@@ -61,14 +80,15 @@ export class Medium {
   behaviour: DiskBehaviour = PROMPT;
   /** Requests that were made to fail so far. */
   faultCount = 0;
+  /** Flushes that have forgotten what they covered so far. */
+  lostCount = 0;
+  /** Writes that went elsewhere so far. */
+  misdirectedCount = 0;
   /** Called when a request that changes content is submitted. */
   onSubmit: ((operation: DiskOperation, offset: number, length: number) => void) | undefined;
   readonly #options: MediumOptions;
   readonly #discard: DiscardEffect;
-  /** Sectors that can not be read. */
-  readonly #bad = new Set<number>();
-  /** Sectors that are known to be zeroes, 1 for yes. */
-  readonly #holes: Uint8Array;
+  readonly #sectors: SectorStates;
   readonly #running = new Set<Job>();
   /** Counts crashes: a driver of an earlier life has none. */
   #life = 0;
@@ -78,11 +98,21 @@ export class Medium {
     this.#options = options;
     this.#discard = options.discard ?? "zeroes";
     this.cache = new VolatileCache(options.size, options.sectorSize ?? 512);
-    this.#holes = new Uint8Array(options.size / this.cache.sectorSize).fill(1);
+    this.#sectors = new SectorStates(options.size, this.cache.sectorSize);
   }
 
   get size(): number {
-    return this.cache.visible.length;
+    return this.cache.size;
+  }
+
+  /** Whether writes beyond the end make it longer. */
+  get grows(): boolean {
+    return this.#options.grows ?? false;
+  }
+
+  /** Bytes: the longest that it can become. */
+  get capacity(): number {
+    return this.#options.capacity ?? Number.POSITIVE_INFINITY;
   }
 
   get life(): number {
@@ -96,19 +126,14 @@ export class Medium {
 
   /** Puts content in place, stable at once. Sectors of zeroes are holes. */
   format(content: Uint8Array): void {
-    const { sectorSize } = this.cache;
     this.cache.format(content);
-    const isZero = (sector: number): boolean =>
-      content.subarray(sector * sectorSize, (sector + 1) * sectorSize).every((byte) => byte === 0);
-    for (let sector = 0; sector < this.#holes.length; sector += 1) {
-      this.#holes[sector] = isZero(sector) ? 1 : 0;
-    }
+    this.#sectors.format(content);
   }
 
   /** Requests do not fail from here on, and every sector can be read. */
   heal(): void {
-    this.behaviour = { ...this.behaviour, faults: 0 };
-    this.#bad.clear();
+    this.behaviour = { ...this.behaviour, faults: 0, drops: 0, lies: 0, misdirects: 0 };
+    this.#sectors.heal();
   }
 
   read(offset: number, buffer: Uint8Array): Promise<void> {
@@ -134,12 +159,12 @@ export class Medium {
       "write",
       offset,
       given.length,
-      (length) => {
+      (at, length) => {
         if (!sameBytes(given, buffer)) {
           const where = `${buffer.length} bytes at ${offset} of ${this.name}`;
           this.#options.report("buffer changed", `${where} changed while the write was in flight`);
         }
-        return this.#put(offset, given.subarray(0, length), 0);
+        return this.#put(at, given.subarray(0, length), 0);
       },
       fua,
     );
@@ -151,7 +176,7 @@ export class Medium {
       "zeroes",
       offset,
       length,
-      (part) => this.#put(offset, new Uint8Array(part), unmaps ? 1 : 0),
+      (at, part) => this.#put(at, new Uint8Array(part), unmaps ? 1 : 0),
       fua,
     );
   }
@@ -161,11 +186,11 @@ export class Medium {
       "discard",
       offset,
       length,
-      (part) => {
+      (at, part) => {
         if (this.#discard === "keep") return undefined;
         const isZeroed = this.#discard === "zeroes";
         const bytes = new Uint8Array(part).fill(isZeroed ? 0 : SCRAMBLED);
-        return this.#put(offset, bytes, isZeroed ? 1 : 0);
+        return this.#put(at, bytes, isZeroed ? 1 : 0);
       },
       false,
     );
@@ -178,7 +203,22 @@ export class Medium {
       offset: 0,
       length: 0,
       effect: () => this.cache.stabilise(covered),
+      drop: () => {
+        for (const change of covered) change.isDropped = true;
+      },
     });
+  }
+
+  /** Changes the length. What is new reads as zeroes; after a crash the length is the old one or the new one. */
+  truncate(size: number): Promise<void> {
+    const [offset, length] = [Math.min(size, this.size), Math.abs(size - this.size)];
+    const make = (): void => {
+      this.#sectors.resize(size);
+      job.change = this.cache.truncate(size);
+    };
+    const job: Job = { operation: "truncate", offset, length, effect: make, partly: make };
+    this.onSubmit?.("truncate", offset, length);
+    return this.#submit(job);
   }
 
   /**
@@ -186,25 +226,26 @@ export class Medium {
    *
    * @param unit - bytes, a multiple of the sector size: runs are made of whole ones
    */
-  async status(
-    offset: number,
-    length: number,
-    unit: number,
-  ): Promise<{ readonly isHole: boolean; readonly length: number }> {
+  async status(offset: number, length: number, unit: number): Promise<MediumRun> {
     let found = { isHole: false, length };
     await this.#submit({
       operation: "status",
       offset,
       length,
       effect: () => {
-        found = this.#run(offset, length, unit);
+        found = this.runAt(offset, length, unit);
       },
     });
     return found;
   }
 
+  /** What {@link status} would find now. */
+  runAt(offset: number, length: number, unit: number): MediumRun {
+    return this.#sectors.run(offset, length, unit);
+  }
+
   /** The power fails. What was in flight is forgotten, with effect or without. */
-  crash(): { readonly lost: number; readonly torn: number } {
+  crash(): MediumCrash {
     const { decisions, tearSize } = this.#options;
     this.#life += 1;
     for (const { partly, length, change } of this.#running) {
@@ -214,20 +255,14 @@ export class Medium {
     this.#running.clear();
     const outcome = crashOutcome(this.cache, this.name, decisions, tearSize);
     this.cache.lose(outcome.sectors);
-    this.#holes.fill(0);
+    this.#sectors.resize(this.size);
+    this.#sectors.forgetHoles();
     return outcome;
   }
 
   #put(offset: number, bytes: Uint8Array, hole: 0 | 1): CachedChange | undefined {
     if (bytes.length === 0) return undefined;
-    const { sectorSize } = this.cache;
-    const end = offset + bytes.length;
-    const first = Math.floor(offset / sectorSize);
-    for (let sector = first; sector * sectorSize < end; sector += 1) {
-      this.#bad.delete(sector);
-      const isWhole = sector * sectorSize >= offset && (sector + 1) * sectorSize <= end;
-      if (hole === 0 || isWhole) this.#holes[sector] = hole;
-    }
+    this.#sectors.change(offset, bytes.length, hole);
     return this.cache.write(offset, bytes);
   }
 
@@ -235,11 +270,13 @@ export class Medium {
     operation: "write" | "zeroes" | "discard",
     offset: number,
     length: number,
-    put: (length: number) => CachedChange | undefined,
+    put: (at: number, length: number) => CachedChange | undefined,
     fua: boolean,
   ): Promise<void> {
+    const isInside = offset + length <= this.size;
     const partly = (part: number): void => {
-      job.change = put(part);
+      if (isInside && offset + part > this.size) this.#reportCut(operation, offset, part);
+      job.change = put(offset, part);
     };
     const job: Job = {
       operation,
@@ -251,9 +288,21 @@ export class Medium {
         if (fua && job.change !== undefined) this.cache.stabilise(new Set([job.change]));
       },
       partly,
+      misdirected: () => {
+        job.change = put(this.#elsewhere(offset, length), length);
+      },
     };
     this.onSubmit?.(operation, offset, length);
     return this.#submit(job);
+  }
+
+  /** A request that was inside of the disk must not be under way while its place is cut off. */
+  #reportCut(operation: DiskOperation, offset: number, length: number): void {
+    const where = `${operation} of ${length} bytes at ${offset} of ${this.name}`;
+    this.#options.report(
+      "cut in flight",
+      `${where} was in flight while it became ${this.size} long`,
+    );
   }
 
   #submit(job: Job): Promise<void> {
@@ -261,7 +310,7 @@ export class Medium {
     const tag = `${this.name} ${job.operation}`;
     const weights = fateWeights(this.behaviour, job.operation);
     const fate = FATES[decisions.weighted(tag, weights)] ?? "at once";
-    const isBad = job.operation === "read" && this.#touchesBad(job);
+    const isBad = job.operation === "read" && this.#sectors.isBad(job.offset, job.length);
     if (fate === "at once" && !isBad) {
       job.effect();
       if (job.change !== undefined) job.change.acknowledged = true;
@@ -294,13 +343,25 @@ export class Medium {
       case "latent":
         // Who was healed meanwhile stays so.
         if (this.behaviour.faults > 0) {
-          this.#bad.add(Math.floor(job.offset / this.cache.sectorSize));
+          this.#sectors.spoil(job.offset);
         }
         return this.#fault("EIO", job);
       case "partly":
       case "full":
-        job.partly?.(this.#firstPart(job.length));
+        // There is no half of a change of length.
+        if (job.operation !== "truncate") job.partly?.(this.#firstPart(job.length));
+        else if (fate === "partly") job.effect();
         return this.#fault(fate === "full" ? "ENOSPC" : "EIO", job);
+      case "dropped":
+        this.lostCount += 1;
+        job.drop?.();
+        return this.#fault("EIO", job);
+      case "misdirected":
+        this.misdirectedCount += 1;
+        job.misdirected?.();
+        break;
+      case "lied":
+        break;
       case "at once":
       case "later":
       case "slow":
@@ -329,28 +390,13 @@ export class Medium {
     });
   }
 
-  #touchesBad({ offset, length }: Job): boolean {
-    if (this.#bad.size === 0) return false;
+  /** Another place of the same length, at a multiple of the sector size. */
+  #elsewhere(offset: number, length: number): number {
     const { sectorSize } = this.cache;
-    const first = Math.floor(offset / sectorSize);
-    return [...this.#bad].some(
-      (sector) => sector >= first && sector * sectorSize < offset + length,
-    );
-  }
-
-  #run(offset: number, length: number, unit: number): { isHole: boolean; length: number } {
-    const isHole = this.#isHole(offset, unit);
-    let end = offset + unit;
-    while (end < offset + length && this.#isHole(end, unit) === isHole) end += unit;
-    return { isHole, length: Math.min(end, offset + length) - offset };
-  }
-
-  #isHole(offset: number, unit: number): boolean {
-    const { sectorSize } = this.cache;
-    const first = Math.floor(offset / sectorSize);
-    return this.#holes
-      .subarray(first, first + Math.ceil(unit / sectorSize))
-      .every((one) => one === 1);
+    const count = Math.max(1, Math.floor((this.size - length) / sectorSize) + 1);
+    const place = this.#options.decisions.choose(`${this.name} misdirected to`, count);
+    const shift = offset % sectorSize;
+    return Math.min(place * sectorSize + shift, Math.max(0, this.size - length));
   }
 }
 

@@ -10,8 +10,10 @@ import {
   type RequestOptions,
   rejected,
   StatusFlag,
+  type TruncateOptions,
 } from "@blocklayer/driver";
 import { assert, BlockError } from "@blocklayer/errors";
+import { alignUp } from "@blocklayer/offsets";
 import { object, optional, type Schema, size, string } from "@blocklayer/schema";
 import { afterClose, type Medium, unanswered } from "./medium.ts";
 
@@ -23,7 +25,12 @@ export interface SimulatedDiskOptions {
   readonly "max-transfer": number;
 }
 
-/** A disk of simulated storage: one opening of a {@link Medium}. */
+/**
+ * A disk of simulated storage: one opening of a {@link Medium}.
+ *
+ * A flush that has failed and forgotten what it covered is reported by every later one, until the medium is opened
+ * anew: nothing else would tell that data is lost.
+ */
 export class SimulatedDisk implements BlockDriver {
   readonly driverName: string = "x-blocklayer-simulated";
   readonly limits: Partial<BlockLimits>;
@@ -31,18 +38,23 @@ export class SimulatedDisk implements BlockDriver {
     read: 0,
     write: RequestFlag.fua | RequestFlag.writeUnchanged,
     zeroes: RequestFlag.fua | RequestFlag.writeUnchanged | RequestFlag.mayUnmap,
-    truncateZero: false,
+    truncateZero: true,
   };
   readonly zeroes = "native";
   readonly #medium: Medium;
   readonly #life: number;
+  readonly #alignment: number;
   readonly #statusUnit: number;
+  /** Flushes that had lost data before this opening. */
+  readonly #lostCount: number;
   #closing: Promise<void> | undefined;
 
   constructor(medium: Medium, options: Omit<SimulatedDiskOptions, "medium">) {
     const alignment = options["request-alignment"];
     this.#medium = medium;
     this.#life = medium.life;
+    this.#lostCount = medium.lostCount;
+    this.#alignment = alignment;
     this.#statusUnit = Math.max(alignment, medium.cache.sectorSize);
     this.limits = { requestAlignment: alignment, maxTransfer: options["max-transfer"] };
   }
@@ -75,7 +87,20 @@ export class SimulatedDisk implements BlockDriver {
   }
 
   flushToDisk(): Promise<void> {
-    return this.#open("flushToDisk", () => this.#medium.flush());
+    return this.#open("flushToDisk", () => this.#flush());
+  }
+
+  truncate(newSize: number, { preallocation = "off" }: TruncateOptions = {}): Promise<void> {
+    return this.#open("truncate", () => {
+      const context = { operation: "truncate", size: newSize };
+      if (preallocation !== "off") {
+        const message = `preallocation ${preallocation} is not supported`;
+        return rejected(new BlockError("ENOTSUP", message, context));
+      }
+      if (newSize <= this.#medium.capacity) return this.#medium.truncate(newSize);
+      const message = `${newSize} bytes are more than the capacity of ${this.#medium.capacity}`;
+      return rejected(new BlockError("ENOSPC", message, context));
+    });
   }
 
   blockStatus(offset: number, length: number): Promise<BlockStatus> {
@@ -100,7 +125,14 @@ export class SimulatedDisk implements BlockDriver {
     if (this.#life !== this.#medium.life) return unanswered();
     const { inFlight, name } = this.#medium;
     assert(inFlight === 0, () => `${name} is closed with ${inFlight} requests in flight`);
-    return this.#medium.cache.dirtySectors === 0 ? completed : this.#medium.flush();
+    return this.#medium.cache.isStable ? completed : this.#flush();
+  }
+
+  #flush(): Promise<void> {
+    const { lostCount } = this.#medium;
+    if (lostCount === this.#lostCount) return this.#medium.flush();
+    const message = "an earlier flush failed";
+    return rejected(new BlockError("EIO", message, { operation: "flush" }));
   }
 
   #open<T>(operation: string, work: () => Promise<T>): Promise<T> {
@@ -108,10 +140,12 @@ export class SimulatedDisk implements BlockDriver {
     return this.#closing === undefined ? work() : afterClose(operation);
   }
 
-  /** A medium does not grow. */
+  /** Beyond the last block only a medium that grows takes writes. */
   #beyondEnd(operation: string, offset: number, length: number): Promise<void> | undefined {
-    if (offset + length <= this.size) return undefined;
-    const message = `${operation} of ${length} bytes at ${offset} goes beyond ${this.size}`;
+    const { grows, capacity } = this.#medium;
+    const end = grows ? capacity : Math.min(alignUp(this.size, this.#alignment), capacity);
+    if (offset + length <= end) return undefined;
+    const message = `${operation} of ${length} bytes at ${offset} goes beyond ${end}`;
     return rejected(new BlockError("ENOSPC", message, { operation, offset, length }));
   }
 }

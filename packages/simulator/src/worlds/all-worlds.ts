@@ -1,9 +1,34 @@
 import type { World } from "../simulation.ts";
 import { backupWorld } from "./backup.ts";
+import { backupGroupWorld } from "./backup-group.ts";
+import { bitmapsWorld } from "./bitmaps.ts";
+import { blockCopyWorld } from "./block-copy.ts";
+import { graphWorld } from "./graph.ts";
+import { hbitmapWorld } from "./hbitmap.ts";
+import { jobsWorld } from "./jobs.ts";
+import { nbdWorld } from "./nbd.ts";
+import { nbdRepliesWorld } from "./nbd-replies.ts";
+import { rangeLockWorld } from "./range-lock.ts";
 import { requestLayerWorld } from "./request-layer.ts";
+import { snapshotAccessWorld } from "./snapshot-access.ts";
+import { storedBitmapsWorld } from "./stored-bitmaps.ts";
 
 /** Every world there is, lower layers first. */
-export const worlds: readonly World[] = [requestLayerWorld, backupWorld];
+export const worlds: readonly World[] = [
+  hbitmapWorld,
+  rangeLockWorld,
+  requestLayerWorld,
+  graphWorld,
+  jobsWorld,
+  blockCopyWorld,
+  snapshotAccessWorld,
+  backupWorld,
+  backupGroupWorld,
+  bitmapsWorld,
+  storedBitmapsWorld,
+  nbdRepliesWorld,
+  nbdWorld,
+];
 
 /** @throws RangeError there is no world of that name */
 export function findWorld(name: string): World {

@@ -2,34 +2,49 @@ import type { BackupOptions } from "@blocklayer/backup";
 import type { DirtyBitmap } from "@blocklayer/dirty-bitmap";
 import type { BlockError } from "@blocklayer/errors";
 import type { HBitmap } from "@blocklayer/hbitmap";
-import type { Medium } from "../disk/medium.ts";
 import { sameBytes } from "../disk/same-bytes.ts";
 import type { Simulation } from "../simulation.ts";
+import type { SourceDisk } from "./backup-disk.ts";
 import { CLUSTER } from "./backup-plan.ts";
+import type { TargetDisk } from "./backup-stack.ts";
 
 /** The instant in which a backup was started. */
 export interface Instant {
   readonly source: Uint8Array;
   readonly target: Uint8Array;
-  readonly bitmap: HBitmap;
+  /** What the backup's bitmap said, if it has one. */
+  readonly bitmap: HBitmap | undefined;
+  /** Whether the source's own layer holds some of a range. */
+  readonly isAllocated: (at: number, end: number) => boolean;
 }
 
-export interface JudgedDisks {
-  readonly source: Medium;
-  readonly target: Medium;
+/** Bytes, as a range. */
+export interface ClusterRange {
+  readonly at: number;
+  readonly end: number;
 }
 
 /** What a backup has to be, by models that know nothing of how it is made. */
 export class BackupOracles {
+  readonly clusterSize: number;
   readonly #simulation: Simulation;
-  readonly #disks: JudgedDisks;
+  readonly #source: SourceDisk;
+  readonly #target: TargetDisk;
   readonly #options: BackupOptions;
   #instant: Instant | undefined;
 
-  constructor(simulation: Simulation, disks: JudgedDisks, options: BackupOptions) {
+  constructor(
+    simulation: Simulation,
+    source: SourceDisk,
+    target: TargetDisk,
+    options: BackupOptions,
+  ) {
     this.#simulation = simulation;
-    this.#disks = disks;
+    this.#source = source;
+    this.#target = target;
     this.#options = options;
+    const wanted = options["x-perf"]?.["min-cluster-size"] ?? 0;
+    this.clusterSize = Math.max(CLUSTER, target.clusterSize, wanted);
   }
 
   get instant(): Instant | undefined {
@@ -37,11 +52,13 @@ export class BackupOracles {
   }
 
   /** To be called in the very turn of the start. */
-  remember(bitmap: DirtyBitmap): void {
+  remember(bitmap: DirtyBitmap | undefined): void {
+    const { content } = this.#source;
     this.#instant = {
-      source: this.#disks.source.cache.visible.slice(),
-      target: this.#disks.target.cache.visible.slice(),
-      bitmap: bitmap.map.clone(),
+      source: content.now().slice(),
+      target: this.#target.content.now().slice(),
+      bitmap: bitmap?.map.clone(),
+      isAllocated: content.allocation(),
     };
   }
 
@@ -49,70 +66,107 @@ export class BackupOracles {
   beforeOverwrite(operation: string, offset: number, length: number): void {
     const instant = this.#instant;
     if (instant === undefined) return;
-    for (const { at, end } of clusters(instant.source.length)) {
-      if (end <= offset || at >= offset + length || !this.#isWanted(at, end)) continue;
+    for (const { at, end } of this.#clusters()) {
+      if (end <= offset || at >= offset + length || !this.isWanted(at, end)) continue;
       this.#simulation.expect(
-        this.#targetHolds(instant.source, at, end),
+        this.#target.content.holds(instant.source, at, end),
         "overwrote before copying",
-        () => `${operation} of ${length} bytes at ${offset}, cluster at ${at}`,
+        () => `${operation} of ${length} bytes at ${offset}, cluster at ${at} of ${this.#name}`,
       );
     }
+  }
+
+  /** The job itself gives back a range of the source: it has copied it, and nobody has written there since. */
+  beforeGivingBack(offset: number, length: number): void {
+    const { instant } = this;
+    if (instant === undefined) return;
+    const end = Math.min(offset + length, instant.source.length);
+    const now = this.#source.content.now().subarray(offset, end);
+    this.#simulation.expect(
+      sameBytes(now, instant.source.subarray(offset, end)),
+      "discarded what was written since",
+      () => `${length} bytes at ${offset}`,
+    );
+    this.#simulation.expect(
+      this.#target.content.holds(instant.source, offset, end),
+      "discarded before copying",
+      () => `${length} bytes at ${offset}`,
+    );
+  }
+
+  /** Somebody has read the target of a fleecing backup while it lasted. */
+  expectFleeced(offset: number, buffer: Uint8Array): void {
+    const { instant } = this;
+    if (instant === undefined) return;
+    this.#simulation.expect(
+      sameBytes(buffer, instant.source.subarray(offset, offset + buffer.length)),
+      "fleeced another instant",
+      () => `${buffer.length} bytes at ${offset} of ${this.#name}`,
+    );
   }
 
   /** The job has ended. */
-  judge(error: BlockError | undefined, bitmap: DirtyBitmap): void {
+  judge(error: BlockError | undefined, bitmap: DirtyBitmap | undefined): void {
     const instant = this.#instant;
     if (instant === undefined) return;
     if (error === undefined) this.#judgeSuccess(instant);
-    else this.#judgeFailure(instant, bitmap.map);
-    const mode = this.#options["bitmap-mode"];
+    if (bitmap === undefined) return;
+    const { sync, "bitmap-mode": given } = this.#options;
+    if (error !== undefined) this.#judgeFailure(instant, bitmap.map);
+    const mode = sync === "incremental" ? "on-success" : given;
     const isKept = mode === undefined || mode === "never" || (mode === "on-success" && error);
-    if (isKept) this.#expectKept(instant.bitmap, bitmap.map);
+    if (isKept && instant.bitmap !== undefined) this.#expectKept(instant.bitmap, bitmap.map);
   }
 
-  /** What differs from the instant is marked. */
-  expectSound(bitmap: DirtyBitmap): void {
-    const instant = this.#instant;
-    if (instant === undefined) return;
-    const { map } = bitmap;
-    const now = this.#disks.source.cache.visible;
-    for (let at = 0; at < now.length; at += map.granularity) {
-      const end = Math.min(at + map.granularity, now.length);
-      const isSame = sameBytes(now.subarray(at, end), instant.source.subarray(at, end));
-      this.#simulation.expect(
-        isSame || map.get(at),
-        "change not marked",
-        () => `bytes at ${at} differ from the instant of the backup`,
-      );
-    }
+  /** Whether a cluster is one that the backup is asked for. */
+  isWanted(at: number, end: number): boolean {
+    const { sync } = this.#options;
+    if (sync === "top") return this.#instant?.isAllocated(at, end) ?? true;
+    if (sync !== "bitmap" && sync !== "incremental") return true;
+    return (this.#instant?.bitmap?.nextDirty(at, end - at) ?? -1) >= 0;
+  }
+
+  /** The clusters that the backup is asked for. */
+  *wanted(): Iterable<ClusterRange> {
+    for (const range of this.#clusters()) if (this.isWanted(range.at, range.end)) yield range;
   }
 
   #judgeSuccess(instant: Instant): void {
-    for (const { at, end } of clusters(instant.source.length)) {
-      const isWanted = this.#isWanted(at, end);
+    const { content, medium } = this.#target;
+    for (const { at, end } of this.#clusters()) {
+      const isWanted = this.isWanted(at, end);
+      const isRight = isWanted
+        ? content.holds(instant.source, at, end)
+        : this.#isUntouched(instant, at, end);
       this.#simulation.expect(
-        this.#targetHolds(isWanted ? instant.source : instant.target, at, end),
+        isRight,
         isWanted ? "not the point in time" : "wrote what was not wanted",
-        () => `cluster at ${at} of the target`,
+        () => `cluster at ${at} of ${this.#name}`,
       );
     }
-    const { dirtySectors } = this.#disks.target.cache;
+    const { dirtySectors } = medium.cache;
     this.#simulation.expect(
       dirtySectors === 0,
       "backup not stable",
-      () => `${dirtySectors} sectors of the target were not flushed when the job succeeded`,
+      () => `${dirtySectors} sectors of ${this.#name} were not flushed when the job succeeded`,
     );
+  }
+
+  /** In mode top the source may be unable to say what it holds: then more is copied than is needed. */
+  #isUntouched(instant: Instant, at: number, end: number): boolean {
+    const now = this.#target.content.now().subarray(at, end);
+    if (sameBytes(now, instant.target.subarray(at, end))) return true;
+    return this.#options.sync === "top" && sameBytes(now, instant.source.subarray(at, end));
   }
 
   /** What a failed backup lacks is marked, if the bitmap says how far it got. */
   #judgeFailure(instant: Instant, map: HBitmap): void {
     if (this.#options["bitmap-mode"] !== "always") return;
-    for (const { at, end } of clusters(instant.source.length)) {
-      const isIn = !this.#isWanted(at, end) || this.#targetHolds(instant.source, at, end);
+    for (const { at, end } of this.wanted()) {
       this.#simulation.expect(
-        isIn || map.nextDirty(at, end - at) >= 0,
+        this.#target.content.holds(instant.source, at, end) || map.nextDirty(at, end - at) >= 0,
         "not copied and not marked",
-        () => `cluster at ${at}`,
+        () => `cluster at ${at} of ${this.#name}`,
       );
     }
   }
@@ -126,17 +180,31 @@ export class BackupOracles {
     }
   }
 
-  #isWanted(at: number, end: number): boolean {
-    if (this.#options.sync !== "bitmap") return true;
-    return (this.#instant?.bitmap.nextDirty(at, end - at) ?? -1) >= 0;
+  get #name(): string {
+    return `'${this.#target.name}'`;
   }
 
-  #targetHolds(content: Uint8Array, at: number, end: number): boolean {
-    const { visible } = this.#disks.target.cache;
-    return sameBytes(visible.subarray(at, end), content.subarray(at, end));
+  *#clusters(): Iterable<ClusterRange> {
+    const { size } = this.#source;
+    for (let at = 0; at < size; at += this.clusterSize) {
+      yield { at, end: Math.min(at + this.clusterSize, size) };
+    }
   }
 }
 
-function* clusters(size: number): Iterable<{ readonly at: number; readonly end: number }> {
-  for (let at = 0; at < size; at += CLUSTER) yield { at, end: Math.min(at + CLUSTER, size) };
+/** What differs from the content that a bitmap refers to is marked in it. */
+export function expectSound(
+  simulation: Simulation,
+  { map }: DirtyBitmap,
+  { now, reference }: { readonly now: Uint8Array; readonly reference: Uint8Array },
+): void {
+  for (let at = 0; at < now.length; at += map.granularity) {
+    const end = Math.min(at + map.granularity, now.length);
+    const isSame = sameBytes(now.subarray(at, end), reference.subarray(at, end));
+    simulation.expect(
+      isSame || map.get(at),
+      "change not marked",
+      () => `bytes at ${at} differ from what the bitmap refers to`,
+    );
+  }
 }

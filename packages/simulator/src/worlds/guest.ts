@@ -1,6 +1,7 @@
 import type { WritableBackend } from "@blocklayer/block-graph";
-import { RequestFlag } from "@blocklayer/driver";
+import { RequestFlag, type RequestOptions } from "@blocklayer/driver";
 import { BlockError } from "@blocklayer/errors";
+import type { Cancellation } from "../cancellation.ts";
 import type { OracleOperation, RegisterOracle } from "../register-oracle.ts";
 import type { Simulation } from "../simulation.ts";
 
@@ -14,10 +15,16 @@ export type GuestDisk = Pick<
   "size" | "read" | "write" | "writev" | "writeZeroes" | "discard" | "flush"
 >;
 
+/** What a guest is judged by: usually the oracle of the disk itself. */
+export type GuestOracle = Pick<
+  RegisterOracle,
+  "cellSize" | "begin" | "payload" | "end" | "beginFlush" | "check"
+>;
+
 export interface GuestOptions {
   readonly name: string;
   readonly simulation: Simulation;
-  readonly oracle: RegisterOracle;
+  readonly oracle: GuestOracle;
   readonly disk: GuestDisk;
   /** Cells of the longest request. */
   readonly cellsMax: number;
@@ -25,6 +32,8 @@ export interface GuestOptions {
   readonly hotCells: number;
   /** Whether a request may fail with this error now. */
   readonly mayFail: (error: BlockError) => boolean;
+  /** Whether now and then the guest stops waiting for a request. Default `false`. */
+  readonly isImpatient?: boolean;
 }
 
 /** A client of a disk: reads, writes, zeroes, discards and flushes in ranges of whole cells, and judges what it reads. */
@@ -45,6 +54,14 @@ export class Guest {
       else await request;
     }
     await Promise.all(running);
+  }
+
+  /** Makes a hole. The range is made of whole cells. */
+  punch(offset: number, length: number): Promise<void> {
+    const { name, simulation } = this.#options;
+    return simulation.operation(`${name} punch ${offset}+${length}`, () =>
+      this.#discard(offset, length),
+    );
   }
 
   /** One request. Never rejects: what may not happen is a finding. */
@@ -84,8 +101,8 @@ export class Guest {
     const { simulation, oracle, disk } = this.#options;
     const operation = oracle.begin("read", offset, length);
     const buffer = new Uint8Array(length);
-    await this.#change(operation, false, async () => {
-      await disk.read(offset, buffer);
+    await this.#change(operation, false, async (options) => {
+      await disk.read(offset, buffer, options);
       const problem = oracle.check(operation, buffer);
       if (problem !== undefined) simulation.fail("wrong data", problem);
     });
@@ -97,10 +114,11 @@ export class Guest {
     const buffer = oracle.payload(operation);
     const flags = this.#flags();
     const isStable = (flags & RequestFlag.fua) !== 0;
-    return this.#change(operation, isStable, () => {
-      if (!isVector) return disk.write(offset, buffer, { flags });
+    return this.#change(operation, isStable, (options) => {
+      if (!isVector) return disk.write(offset, buffer, { ...options, flags });
       const middle = Math.floor(length / 2);
-      return disk.writev(offset, [buffer.subarray(0, middle), buffer.subarray(middle)], { flags });
+      const parts = [buffer.subarray(0, middle), buffer.subarray(middle)];
+      return disk.writev(offset, parts, { ...options, flags });
     });
   }
 
@@ -110,13 +128,15 @@ export class Guest {
     const flags = this.#flags() | (unmaps ? RequestFlag.mayUnmap : 0);
     const operation = oracle.begin("zeroes", offset, length);
     const isStable = (flags & RequestFlag.fua) !== 0;
-    return this.#change(operation, isStable, () => disk.writeZeroes(offset, length, { flags }));
+    return this.#change(operation, isStable, (options) =>
+      disk.writeZeroes(offset, length, { ...options, flags }),
+    );
   }
 
   #discard(offset: number, length: number): Promise<void> {
     const { oracle, disk } = this.#options;
     const operation = oracle.begin("discard", offset, length);
-    return this.#change(operation, false, () => disk.discard(offset, length));
+    return this.#change(operation, false, (options) => disk.discard(offset, length, options));
   }
 
   async #flush(): Promise<void> {
@@ -139,20 +159,42 @@ export class Guest {
   async #change(
     operation: OracleOperation,
     isStable: boolean,
-    work: () => Promise<void>,
+    work: (options: RequestOptions | undefined) => Promise<void>,
   ): Promise<void> {
     const { oracle } = this.#options;
+    const cancellation = this.#cancellation();
+    const patience = cancellation === undefined ? undefined : this.#losePatience(cancellation);
     try {
-      await work();
+      await work(cancellation === undefined ? undefined : { signal: cancellation.signal });
       oracle.end(operation, true, isStable);
     } catch (error) {
       oracle.end(operation, false);
-      this.#judge(error);
+      this.#judge(error, cancellation);
     }
+    await patience;
   }
 
-  #judge(error: unknown): void {
+  #cancellation(): Cancellation | undefined {
+    const { name, simulation, isImpatient = false } = this.#options;
+    const isPatient = !isImpatient || !simulation.decisions.chance(`${name} is impatient`, 1, 4);
+    return isPatient ? undefined : simulation.cancellation();
+  }
+
+  async #losePatience(cancellation: Cancellation): Promise<void> {
+    const { name, simulation } = this.#options;
+    const turns = simulation.decisions.choose(`${name} waits`, 6);
+    for (let turn = 0; turn < turns; turn += 1) {
+      await simulation.scheduler.turn(`patience of ${name}`);
+    }
+    if (simulation.decisions.chance(`${name} stops waiting`, 3, 4)) cancellation.abort();
+  }
+
+  #judge(error: unknown, cancellation?: Cancellation): void {
     const { name, simulation, mayFail } = this.#options;
+    if (error === cancellation?.reason) {
+      simulation.sometimes("a guest stopped waiting");
+      return;
+    }
     if (!(error instanceof BlockError)) throw error;
     simulation.sometimes(`guest request failed with ${error.code}`);
     simulation.expect(

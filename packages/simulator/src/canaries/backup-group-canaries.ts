@@ -1,0 +1,77 @@
+import type { Canary } from "./canary.ts";
+
+/** Bugs planted in transactions of backups. */
+export const backupGroupCanaries: readonly Canary[] = [
+  {
+    id: "undo-forgets-the-first",
+    invariant: "P7",
+    bug: "A transaction that is refused takes back all backups but the first.",
+    world: "backup-group",
+    file: "backup/src/backups.ts",
+    find: "for (const start of starts.toReversed()) await start.undo();",
+    replace: "for (const start of starts.slice(1).toReversed()) await start.undo();",
+    seedsMax: 200,
+  },
+  {
+    id: "disks-one-after-another",
+    invariant: "P7",
+    bug: "Each disk goes on as soon as its own backup has started.",
+    world: "backup-group",
+    file: "backup/src/backups.ts",
+    find: "await graph.change([...steps, ...starts.map((start) => start.startStep())]);",
+    replace:
+      "await graph.change(steps);\n      for (const start of starts) {\n        start.undrain();\n        await graph.change([start.startStep()]);\n      }",
+    seedsMax: 400,
+  },
+  {
+    id: "first-not-in-the-group",
+    invariant: "JB-3",
+    bug: "The first backup of a group succeeds and fails on its own.",
+    world: "backup-group",
+    file: "backup/src/backups.ts",
+    find: "await start.createJob(transaction);",
+    replace: "await start.createJob(starts.length > 1 ? transaction : undefined);",
+    seedsMax: 400,
+  },
+  {
+    id: "cleared-for-nothing",
+    invariant: "P7",
+    bug: "A bitmap that was cleared in a transaction stays so when the transaction is refused.",
+    world: "backup-group",
+    file: "dirty-bitmap/src/bitmap-steps.ts",
+    find: "    this.#restore?.();\n",
+    replace: "",
+    seedsMax: 1000,
+  },
+  {
+    id: "cancelled-in-the-last-moment",
+    invariant: "P7",
+    bug: "A backup that was cancelled before its start is started, and the changes of bitmaps happen without it.",
+    world: "backup-group",
+    file: "backup/src/backups.ts",
+    find: "    this.checkJob();\n    this.#bitmap.freeze();",
+    replace: "    this.#bitmap.freeze();",
+    seedsMax: 2000,
+  },
+  {
+    id: "filter-left-by-a-refusal",
+    invariant: "P7",
+    bug: "The filter of a refused backup stays above its disk.",
+    world: "backup-group",
+    file: "backup/src/backups.ts",
+    find: "      if (this.#isInserted) {",
+    replace: "      if (this.#isStarted) {",
+    seedsMax: 1000,
+  },
+  {
+    id: "group-commits-one-by-one",
+    invariant: "JB-3",
+    bug: "A job of a group commits while another one may still fail.",
+    world: "backup-group",
+    file: "jobs/src/job-group.ts",
+    find: "      if ((await member.prepareEnd()) !== undefined) this.abort(member);\n",
+    replace:
+      "      if ((await member.prepareEnd()) !== undefined) this.abort(member);\n      else member.commitEnd();\n",
+    seedsMax: 4000,
+  },
+];

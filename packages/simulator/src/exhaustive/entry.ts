@@ -1,0 +1,2 @@
+export { explore } from "../exhaustive.ts";
+export { smallSpaces, spaces } from "./all-spaces.ts";
