@@ -52,6 +52,7 @@ export class BackupDriver implements BlockJobDriver {
     }
     if (this.#parts.request.options.sync === "top") await this.#skipUnallocated(job);
     await this.#copyAll(job);
+    await this.#makeStable(job);
   }
 
   /** Stops the running call: when this has resolved none of its requests is in flight. */
@@ -69,16 +70,6 @@ export class BackupDriver implements BlockJobDriver {
     // A target that waits for its peer would keep the cancelled job waiting.
     this.#parts.request.target.io.cancelInFlight();
     return true;
-  }
-
-  /** The backup is only worth its bits when it is stable. */
-  async prepare(): Promise<void> {
-    try {
-      await this.#parts.filterNode.children.get("target")?.flush();
-    } catch (error) {
-      this.#isUnstable = true;
-      throw error;
-    }
   }
 
   commit(): void {
@@ -139,6 +130,21 @@ export class BackupDriver implements BlockJobDriver {
         this.#applyPolicy(call.error, call.errorIsRead);
       }
       await job.sleep(0);
+    }
+  }
+
+  /**
+   * The backup is only worth its bits when it is stable. Nothing is copied any more once all is copied, so this is
+   * part of the run, which stops in drained sections, and not of the end.
+   */
+  async #makeStable(job: JobContext): Promise<void> {
+    await job.sleep(0);
+    if (job.isCancelled) return;
+    try {
+      await this.#parts.filterNode.children.get("target")?.flush();
+    } catch (error) {
+      this.#isUnstable = true;
+      throw error;
     }
   }
 

@@ -53,10 +53,14 @@ class QueueBuilder {
     this.#addGiven(this.#core.node(name, nodeNotFound), options, path, undefined);
   }
 
-  /** Follows the entries down to the children that inherit from them. The map grows while it is read. */
+  /**
+   * Follows the entries down to the children that inherit from them, and that they keep. The map grows while it is
+   * read.
+   */
   addInheriting(): void {
-    for (const { node, spec } of this.entries.values()) {
+    for (const { node, spec, children } of this.entries.values()) {
       for (const edge of node.children.values()) {
+        if (children.has(edge.name)) continue;
         if (edge.node.inheritsFrom !== node || this.entries.has(edge.node)) continue;
         const child = inheritAgain(edge.node.spec, { spec, role: edge.role });
         if (sameValue(child.generic, edge.node.spec.generic)) continue;

@@ -275,6 +275,25 @@ describe("a reopen", () => {
     checkGraph(r.graph);
   });
 
+  it("does not reach a child that is replaced by the same reopen", async () => {
+    await r.open({
+      driver: "plain",
+      "node-name": "q",
+      mode: "x",
+      file: { driver: "disk", "node-name": "qf" },
+    });
+    await r.graph.attachRoot(new FakeParent("keeper"), r.graph.node("qf"), root(1));
+    const options = { driver: "plain", "node-name": "q", mode: "x" };
+    await reopen({ ...options, file: "a", "read-only": true });
+    expect([r.graph.node("q").readOnly, r.graph.node("qf").readOnly]).toEqual([true, false]);
+    // It is put in again, and was not there when the reopen began.
+    await reopen({ ...options, file: "qf", "read-only": true });
+    expect([child("q"), r.graph.node("qf").readOnly]).toEqual(["qf", false]);
+    await reopen({ ...options, file: "qf", "read-only": true });
+    expect(r.graph.node("qf").readOnly).toBe(true);
+    checkGraph(r.graph);
+  });
+
   it("gives and takes the permissions that go with writing", async () => {
     const o = r.graph.node("o");
     const file = o.children.get("file");

@@ -46,6 +46,7 @@ export const MAX_REQUEST: number = 2 ** 31 - 512;
  *
  * @param children - limits of the children whose role is data, filtered or backing
  * @param own - what the driver says; wins
+ * @throws RangeError the driver takes less than a block at a time: no request could ever be split so far
  */
 export function mergeLimits(
   children: readonly BlockLimits[],
@@ -63,5 +64,11 @@ export function mergeLimits(
   // A child splits what is longer than it takes, so a block of this node is never too long.
   const block = own.requestAlignment ?? DEFAULT_LIMITS.requestAlignment;
   if (maxTransfer !== 0) maxTransfer = Math.max(alignDown(maxTransfer, block), block);
-  return { ...DEFAULT_LIMITS, maxTransfer, optTransfer, pdiscardAlignment, ...own };
+  const merged = { ...DEFAULT_LIMITS, maxTransfer, optTransfer, pdiscardAlignment, ...own };
+  if (merged.maxTransfer !== 0 && merged.maxTransfer < merged.requestAlignment) {
+    throw new RangeError(
+      `a driver that takes ${merged.maxTransfer} bytes at a time has no request alignment of ${merged.requestAlignment}`,
+    );
+  }
+  return merged;
 }

@@ -108,6 +108,12 @@ describe("limits", () => {
     expect(mergeLimits(full, own)).toEqual({ ...DEFAULT_LIMITS, ...expected });
   });
 
+  it("that no request could keep are refused", () => {
+    expect(() => mergeLimits([], { maxTransfer: 512, requestAlignment: 4096 })).toThrow(
+      new RangeError("a driver that takes 512 bytes at a time has no request alignment of 4096"),
+    );
+  });
+
   it("of a request are 2^31 − 512 bytes", () => {
     expect(MAX_REQUEST).toBe(2147483136);
   });

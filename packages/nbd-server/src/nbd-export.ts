@@ -3,7 +3,6 @@ import { Emitter } from "@blocklayer/errors";
 import {
   encodeExportName,
   encodeServerEntry,
-  NBD_LIMITS,
   type NbdBlockSize,
   NbdTransmissionFlag,
 } from "@blocklayer/nbd-protocol";
@@ -43,9 +42,9 @@ export interface NbdExportParts {
   readonly backend: ExportBackend;
   readonly writable: boolean;
   readonly multiConnection: boolean;
+  /** Bytes of the longest request that the server takes. */
+  readonly payloadMax: number;
 }
-
-const MAX_PAYLOAD = NBD_LIMITS.payload;
 
 /** One disk of a server. All its connections share one backend, so a flush of one covers the writes of all. */
 export class NbdExport {
@@ -57,6 +56,7 @@ export class NbdExport {
   readonly events: Emitter<NbdExportEvents> = new Emitter();
   readonly #connections = new Set<NbdConnection>();
   readonly #multiConnection: boolean;
+  readonly #payloadMax: number;
   #isRemoved: boolean = false;
 
   constructor(parts: NbdExportParts) {
@@ -68,6 +68,7 @@ export class NbdExport {
     this.backend = parts.backend;
     this.writer = parts.writable ? asWritable(parts.backend) : undefined;
     this.#multiConnection = parts.multiConnection;
+    this.#payloadMax = parts.payloadMax;
   }
 
   /** Bytes, exactly those of the disk. Differs: the reference rounds down to 512. */
@@ -114,7 +115,8 @@ export class NbdExport {
     const { maxTransfer, requestAlignment } = this.backend.limits;
     const minimum = isObeyed ? Math.min(requestAlignment, 65536) : 1;
     const preferred = Math.max(4096, minimum);
-    const transfer = maxTransfer === 0 ? MAX_PAYLOAD : Math.min(maxTransfer, MAX_PAYLOAD);
+    const longest = this.#payloadMax;
+    const transfer = maxTransfer === 0 ? longest : Math.min(maxTransfer, longest);
     return { minimum, preferred, maximum: Math.max(alignDown(transfer, minimum), preferred) };
   }
 

@@ -274,6 +274,7 @@ export class NbdServer {
       description: options.description,
       writable: options.writable ?? false,
       multiConnection: options.multiConnection ?? true,
+      payloadMax: this.limits.payload,
     });
     this.#exports.set(name, added);
     return added;

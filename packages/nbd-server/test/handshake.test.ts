@@ -255,6 +255,13 @@ describe("information about an export", () => {
     expect(bytesOf(sizes?.payload.slice(10))).toEqual(bytes32(1024 * 1024));
   });
 
+  it("the longest payload is the one that the server takes", async () => {
+    const client = new TestClient(await makeWorld({ limits: { payload: 65536 } }));
+    client.greet();
+    const [sizes] = client.option(NbdOption.GO, go("disk", [3]));
+    expect(bytesOf(sizes?.payload.slice(10))).toEqual(bytes32(65536));
+  });
+
   it.each([
     ["writable", { writable: true }, 0x0d6d],
     ["read-only", { writable: false }, 0x050f],

@@ -165,4 +165,14 @@ export const requestLayerCanaries: readonly Canary[] = [
     replace: "if (offset < this.#end && offset > this.#start) this.#end = this.#start;",
     seedsMax: 2000,
   },
+  {
+    id: "stored-where-the-block-is",
+    invariant: "BS-2",
+    bug: "The run that begins within a block is said to be stored where the block is.",
+    world: "request-layer",
+    file: "block-graph/src/io/block-status.ts",
+    find: "{ offset: answer.offset + skipped }",
+    replace: "{ offset: answer.offset }",
+    seedsMax: 400,
+  },
 ];

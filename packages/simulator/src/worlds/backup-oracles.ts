@@ -4,7 +4,7 @@ import type { BlockError } from "@blocklayer/errors";
 import type { HBitmap } from "@blocklayer/hbitmap";
 import { sameBytes } from "../disk/same-bytes.ts";
 import type { Simulation } from "../simulation.ts";
-import type { SourceDisk } from "./backup-disk.ts";
+import { SECTOR, type SourceDisk } from "./backup-disk.ts";
 import { CLUSTER } from "./backup-plan.ts";
 import type { TargetDisk } from "./backup-stack.ts";
 
@@ -152,11 +152,21 @@ export class BackupOracles {
     );
   }
 
-  /** In mode top the source may be unable to say what it holds: then more is copied than is needed. */
+  /**
+   * In mode top the source may be unable to say what it holds: then more is copied than is needed, and of a copy that
+   * failed halfway some sectors.
+   */
   #isUntouched(instant: Instant, at: number, end: number): boolean {
-    const now = this.#target.content.now().subarray(at, end);
-    if (sameBytes(now, instant.target.subarray(at, end))) return true;
-    return this.#options.sync === "top" && sameBytes(now, instant.source.subarray(at, end));
+    const now = this.#target.content.now();
+    const isSame = (other: Uint8Array, from: number, to: number): boolean =>
+      sameBytes(now.subarray(from, to), other.subarray(from, to));
+    if (isSame(instant.target, at, end)) return true;
+    if (this.#options.sync !== "top") return false;
+    for (let from = at; from < end; from += SECTOR) {
+      const to = Math.min(from + SECTOR, end);
+      if (!(isSame(instant.target, from, to) || isSame(instant.source, from, to))) return false;
+    }
+    return true;
   }
 
   /** What a failed backup lacks is marked, if the bitmap says how far it got. */

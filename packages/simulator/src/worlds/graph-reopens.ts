@@ -109,8 +109,10 @@ export class Reopens {
       // What is not owned may be let go of meanwhile, and lives on until the reopen is done.
       isAlone: list.some(({ node }) => !node.isOwned),
       change: () => {
-        for (const one of list) changeModel(this.#site.model, one);
-        for (const { node } of list) inherit(this.#site.model, node);
+        const { model } = this.#site;
+        const kept = list.map((one) => keptChildren(model, one));
+        for (const one of list) changeModel(model, one);
+        for (const [index, { node }] of list.entries()) inherit(model, node, kept[index]);
       },
       run: (commit) => {
         probes.onReopened = commit;
@@ -220,9 +222,28 @@ function changeModel(model: GraphModel, one: Reopening): void {
   if (node.kind === "overlay") modelSetBacking(model, node, backing);
 }
 
-/** What was opened with a node, and of which nothing else was said, follows it. */
-function inherit(model: GraphModel, node: ModelNode): void {
+/** The children that a node has before the reopen and behind it. */
+function keptChildren(
+  model: GraphModel,
+  { node, file, backing }: Reopening,
+): ReadonlySet<ModelNode> {
+  const wanted = [file, backing];
+  return new Set(
+    model
+      .edgesOf(node)
+      .map((edge) => edge.node)
+      .filter((child) => wanted.includes(child)),
+  );
+}
+
+/**
+ * What was opened with a node, and of which nothing else was said, follows it.
+ *
+ * @param kept - children that the reopen does not put in; by default all of them
+ */
+function inherit(model: GraphModel, node: ModelNode, kept?: ReadonlySet<ModelNode>): void {
   for (const { node: child } of model.edgesOf(node)) {
+    if (kept !== undefined && !kept.has(child)) continue;
     if (child.heirOf !== node || child.readOnly === node.readOnly) continue;
     child.readOnly = node.readOnly;
     inherit(model, child);

@@ -81,10 +81,10 @@ export class ToyMirror {
     const { simulation } = this.#options;
     for (;;) {
       const at = this.#next();
-      if (at >= 0) await this.#copy(at);
-      else if (this.#isStopping && this.#bitmap.map.isEmpty) return;
-      // Who has nothing to do waits in earnest: others have to come first.
-      await simulation.scheduler.turn("mirror", at >= 0 ? 0 : IDLE_MS);
+      if (at < 0 && this.#isStopping && this.#bitmap.map.isEmpty) return;
+      const isCopied = at >= 0 && (await this.#copy(at));
+      // Who has nothing to do, or failed, waits in earnest: others have to come first.
+      await simulation.scheduler.turn("mirror", isCopied ? 0 : IDLE_MS);
     }
   }
 
@@ -97,15 +97,18 @@ export class ToyMirror {
     return -1;
   }
 
-  async #copy(at: number): Promise<void> {
+  /** Returns whether it was copied. */
+  async #copy(at: number): Promise<boolean> {
     const { simulation, source, target, granularity, isExplained } = this.#options;
     const length = Math.min(granularity, this.#bitmap.size - at);
     const buffer = new Uint8Array(length);
     this.#copying.add(at);
     this.#bitmap.reset(at, length);
+    let isCopied = false;
     try {
       await source.read(at, buffer);
       await target.write(at, buffer);
+      isCopied = true;
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
       simulation.sometimes("a copy failed");
@@ -115,5 +118,6 @@ export class ToyMirror {
       this.#copying.delete(at);
     }
     this.judge();
+    return isCopied;
   }
 }
