@@ -135,10 +135,10 @@ export class BackupDriver implements BlockJobDriver {
 
   /**
    * The backup is only worth its bits when it is stable. Nothing is copied any more once all is copied, so this is
-   * part of the run, which stops in drained sections, and not of the end.
+   * part of the run, and not of the end: the copying has rested in a drained section that stood when it ended, and
+   * who begins one now waits for a job that works.
    */
   async #makeStable(job: JobContext): Promise<void> {
-    await job.sleep(0);
     if (job.isCancelled) return;
     try {
       await this.#parts.filterNode.children.get("target")?.flush();

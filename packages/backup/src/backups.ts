@@ -35,7 +35,11 @@ export interface BackupsOptions {
 export interface StartAllOptions {
   /** Whether the jobs succeed or fail together. Default `false`. */
   readonly grouped?: boolean;
-  /** Steps that happen in the same instant: bitmaps that are added or cleared, say. They come first. */
+  /**
+   * Steps that happen in the instant of the start: bitmaps that are added or cleared, say. They are prepared, applied and
+   * committed before those of the backups, but when the filters stand above the sources already: steps that move edges
+   * find them there. What one of them reports when all is committed refuses nothing: it is a line in the graph's log.
+   */
   readonly steps?: readonly (GraphStep | TransactionStep)[];
 }
 
@@ -64,6 +68,8 @@ export class Backups {
 
   /**
    * Starts several backups that see the same instant: all or none of them.
+   *
+   * What a step throws behind the commit (in its `commit` or `clean`) is a line in the graph's log: the jobs run.
    *
    * @throws BlockError why one of them was refused: nothing was changed
    */
@@ -95,13 +101,17 @@ export class Backups {
       for (const start of starts) await start.hold();
       await graph.change([...steps, ...starts.map((start) => start.startStep())]);
     } catch (error) {
-      for (const start of starts.toReversed()) await start.undo();
-      throw error;
+      // All starts commit in one turn, with the steps of others.
+      if (!starts.some((start) => start.isStarted)) {
+        for (const start of starts.toReversed()) await start.undo();
+        throw error;
+      }
+      // What could not be finished behind that is no reason to take anything back.
+      this.#given.graph.core.log(`backup: started: ${String(error)}`);
     }
     // Nothing is refused any more: who cancels a job now cancels one that was started.
     const jobs = starts.map((start) => start.backupJob());
-    // Jobs that start in a drained section rest at once; the guests go on when all of them do.
-    for (const { job } of jobs) await job.quiescent();
+    // The filters save what guests overwrite already, whether the jobs have come to their work or not.
     for (const start of starts) start.undrain();
     return jobs;
   }
@@ -119,6 +129,11 @@ class BackupStart {
   #reservation: OperationBlock | undefined;
   #isInserted: boolean = false;
   #isStarted: boolean = false;
+
+  /** Whether the change that starts it was committed: nothing is taken back any more. */
+  get isStarted(): boolean {
+    return this.#isStarted;
+  }
 
   /** Reserves the target, in the turn in which it was checked. */
   constructor(given: Required<BackupsOptions>, request: BackupRequest) {
@@ -226,8 +241,8 @@ class BackupStart {
       commit: () => {
         const { sync } = this.#request.options;
         const initial = sync === "bitmap" || sync === "incremental" ? this.#bitmap.map : undefined;
-        this.#filter.begin(initial === undefined ? {} : { initial });
         this.#isStarted = true;
+        this.#filter.begin(initial === undefined ? {} : { initial });
         this.#job?.start();
       },
     };

@@ -23,12 +23,15 @@ export class Fixture {
   readonly backups: Backups;
   /** What was told of jobs, as `S:status` and the names of other events. */
   readonly events: string[] = [];
+  /** The graph's log. */
+  readonly lines: string[] = [];
   readonly #disks = scriptedDefinition();
 
   constructor(env: Env) {
     this.env = env;
     const drivers = [memory, passThrough, this.#disks, copyBeforeWrite(), snapshotAccess] as const;
-    this.graph = new Graph({ env, drivers }) as unknown as Graph;
+    const log = (line: string): void => void this.lines.push(line);
+    this.graph = new Graph({ env, drivers, log }) as unknown as Graph;
     this.jobs = new JobManager({ env });
     this.bitmaps = new BitmapManager(this.graph);
     this.backups = new Backups({ graph: this.graph, jobs: this.jobs, bitmaps: this.bitmaps });

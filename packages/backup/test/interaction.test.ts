@@ -61,6 +61,36 @@ describe("a target that can not be made stable", () => {
   );
 });
 
+describe("a drained section that begins when all is copied", () => {
+  it("sees no flush, whenever it begins, and again after it has ended", async () => {
+    let isSeenBefore = false;
+    let isSeenAfter = false;
+    for (let turns = 0; turns < 30; turns += 1) {
+      const { fixture, env, target } = await backupFixture(CLUSTER);
+      const node = fixture.node("disk");
+      const flushes = (): number =>
+        target.log.filter(({ operation }) => operation === "flush").length;
+      target.hold("pwrite");
+      const { job } = await fixture.start();
+      await env.clock.advance(1);
+      target.releaseAll();
+      for (let turn = 0; turn < turns; turn += 1) await Promise.resolve();
+      for (let section = 0; section < 2; section += 1) {
+        const hold = await node.drain();
+        const before = flushes();
+        await env.clock.advance(5);
+        expect(flushes(), `${turns} turns`).toBe(before);
+        if (before === 0) isSeenBefore = true;
+        else isSeenAfter = true;
+        hold.end();
+      }
+      await env.clock.advance(5);
+      expect([flushes(), await job.completed()]).toEqual([1, undefined]);
+    }
+    expect([isSeenBefore, isSeenAfter]).toEqual([true, true]);
+  });
+});
+
 describe("one target, or one bitmap, of two backups", () => {
   const full = { device: "disk", target: "target", sync: "full" } as const;
 

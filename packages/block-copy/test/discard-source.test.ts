@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { CLUSTER, fixture } from "./fixture.ts";
 
 describe("discarding the source", () => {
@@ -69,5 +69,65 @@ describe("discarding the source", () => {
     await env.clock.advance(1);
     await call.done;
     expect(source.log.some(({ operation }) => operation === "pdiscard")).toBe(false);
+  });
+
+  it("is given up by a task that waits for readers when the snapshot breaks", async () => {
+    const readers = Promise.withResolvers<void>();
+    const waits: number[] = [];
+    const { engine, source, env } = fixture({
+      beforeDiscard: (offset) => {
+        waits.push(offset);
+        return readers.promise;
+      },
+    });
+    engine.setDiscardSource(true);
+    const call = engine.start(0, CLUSTER, { maxWorkers: 1, maxChunk: 0 });
+    await env.clock.advance(1);
+    expect([waits, engine.isDiscarding(0, CLUSTER)]).toEqual([[0], false]);
+    engine.setDiscardSource(false);
+    readers.resolve();
+    await env.clock.advance(1);
+    await call.done;
+    expect(call.succeeded).toBe(true);
+    expect(source.log.some(({ operation }) => operation === "pdiscard")).toBe(false);
+  });
+
+  it.each([
+    ["the first", 0],
+    ["the second", 1],
+  ])("is waited for until no task does, whichever ends first: %s", async (_, firstToEnd) => {
+    const { engine, source, env } = fixture();
+    engine.setDiscardSource(true);
+    source.hold("pdiscard");
+    const call = engine.start(0, 2 * CLUSTER, { maxWorkers: 2, maxChunk: CLUSTER });
+    await env.clock.advance(1);
+    const indexes = source.held.map(({ index }) => index);
+    expect(indexes.length).toBe(2);
+    let isGone = false;
+    const gone = engine.discardsGone(0, 2 * CLUSTER).then(() => {
+      isGone = true;
+    });
+    source.release(indexes[firstToEnd] as number);
+    await env.clock.advance(1);
+    expect([isGone, source.held.length]).toEqual([false, 1]);
+    source.release();
+    await env.clock.advance(1);
+    expect(isGone).toBe(true);
+    await Promise.all([gone, call.done]);
+  });
+
+  it("is known of when the request begins", async () => {
+    const { engine, source, env } = fixture();
+    const discard = source.pdiscard.bind(source);
+    const known: boolean[] = [];
+    vi.spyOn(source, "pdiscard").mockImplementation((...args) => {
+      known.push(engine.isDiscarding(0, 1));
+      return discard(...args);
+    });
+    engine.setDiscardSource(true);
+    const call = engine.start(0, CLUSTER, { maxWorkers: 1, maxChunk: 0 });
+    await env.clock.advance(1);
+    await call.done;
+    expect(known).toEqual([true]);
   });
 });

@@ -7,6 +7,7 @@ import type {
   WriteObserver,
 } from "@blocklayer/driver";
 import { DEFAULT_LIMITS, mergeLimits, Role } from "@blocklayer/driver";
+import { BlockError } from "@blocklayer/errors";
 import {
   backingChainNext,
   cowChild,
@@ -244,18 +245,41 @@ export class BlockNode implements EdgeParent {
     this.setSize(this.driver.size);
   }
 
-  /** Computes the limits anew from the children's and the driver's own. */
+  /**
+   * Computes the limits anew from the children's and the driver's own.
+   *
+   * @throws BlockError `EINVAL` the driver's own contradict each other
+   */
   refreshLimits(): void {
+    const own = this.driver.limits;
+    checkLimits(this, own);
     const inherited = [...this.children.values()]
       .filter(({ role }) => (role & (Role.data | Role.filtered | Role.cow)) !== 0)
       .map((edge) => edge.limits);
-    const merged = mergeLimits(inherited, this.driver.limits);
+    const merged = mergeLimits(inherited, own);
     if (sameLimits(merged, this.limits)) return;
     this.limits = merged;
     for (const edge of this.parents) {
       if (edge.parent.kind === "node") (edge.parent as BlockNode).refresh();
     }
   }
+}
+
+/**
+ * Limits may come from the options of a node, so that they are wrong is no defect.
+ *
+ * @param own - what the driver says, or will say
+ * @throws BlockError `EINVAL` it takes less than a block at a time: no request could be split so far
+ */
+export function checkLimits(node: BlockNode, own: Partial<BlockLimits> = {}): void {
+  const { maxTransfer, requestAlignment } = { ...DEFAULT_LIMITS, ...own };
+  if (maxTransfer === 0 || maxTransfer >= requestAlignment) return;
+  const { name, driverName } = node;
+  throw new BlockError(
+    "EINVAL",
+    `Node '${name}': driver '${driverName}' takes ${maxTransfer} bytes at a time, less than its request alignment of ${requestAlignment}`,
+    { node: name, driver: driverName, maxTransfer, requestAlignment },
+  );
 }
 
 function sameLimits(left: BlockLimits, right: BlockLimits): boolean {

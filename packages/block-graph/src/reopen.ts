@@ -1,7 +1,7 @@
 import type { PreparedReopen } from "@blocklayer/driver";
 import { BlockError } from "@blocklayer/errors";
 import { checkCycle, checkOpen } from "./attach.ts";
-import type { BlockNode } from "./block-node.ts";
+import { type BlockNode, checkLimits } from "./block-node.ts";
 import { subtree } from "./chain.ts";
 import { type GraphStep, runChange } from "./change.ts";
 import type { Edge } from "./edge.ts";
@@ -93,6 +93,7 @@ class ReopenStep implements GraphStep {
     }
     const reopen = await node.driver.prepareReopen({ options: spec.driverOptions, readOnly });
     this.#prepared.push({ node, reopen });
+    checkLimits(node, reopen.limits ?? node.driver.limits);
   }
 
   /** Permissions are computed for the options to come. */
@@ -122,10 +123,17 @@ class ReopenStep implements GraphStep {
       reopen.commit();
       node.isBecomingReadOnly = false;
     }
-    for (const { node, spec } of this.#queue.toReversed()) {
-      node.spec = spec;
-      node.refresh();
+    for (const { node, spec } of this.#queue) node.spec = spec;
+    const faults: unknown[] = [];
+    for (const { node } of this.#queue.toReversed()) {
+      try {
+        node.refresh();
+      } catch (error) {
+        // The driver has not told of these limits before. The other nodes have to learn theirs all the same.
+        faults.push(error);
+      }
     }
+    if (faults.length > 0) throw faults[0];
   }
 
   abort(): void {

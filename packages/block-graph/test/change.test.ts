@@ -194,6 +194,31 @@ describe("a change", () => {
     checkGraph(r.graph);
   });
 
+  it("is not kept from happening by a driver that cannot let others in again", async () => {
+    const r = rig();
+    const [a, b] = [await r.disk("a"), await r.disk("b")];
+    const edge = await r.graph.attachRoot(new FakeParent("p"), a, root(WRITE, WRITE));
+    r.script.fail.set("a preparePermissions 0/15", "EACCES");
+    await r.graph.change([r.graph.replaceNode(a, b)]);
+    expect([edge.node, a.granted, b.granted]).toEqual([
+      b,
+      { perm: WRITE, shared: WRITE },
+      { perm: WRITE, shared: WRITE },
+    ]);
+    expect(r.lines.at(-1)).toContain("node 'a' does not give up permissions");
+    checkGraph(r.graph);
+  });
+
+  it("does not happen when a driver cannot keep others off", async () => {
+    const r = rig();
+    const [a, b] = [await r.disk("a"), await r.disk("b")];
+    await r.graph.attachRoot(new FakeParent("p"), a, root(WRITE));
+    await r.graph.attachRoot(new FakeParent("q"), b, root(0, WRITE));
+    r.script.fail.set("a preparePermissions 3/3", "EACCES");
+    expect(await refused(r, [r.graph.replaceNode(b, a)])).toMatchObject({ code: "EACCES" });
+    expect(a.granted).toEqual({ perm: WRITE, shared: ALL });
+  });
+
   it("closes, after a failure too, what somebody let go of meanwhile", async () => {
     const r = rig();
     const filter = await r.open({

@@ -5,6 +5,7 @@ import { runTransaction, type TransactionStep } from "@blocklayer/jobs";
 import { type BitmapInfo, bitmapInfo } from "./bitmap-info.ts";
 import { prepareReadOnly, prepareWritable } from "./bitmap-reopen.ts";
 import {
+  bitmapBusy,
   bitmapExists,
   bitmapNotFound,
   checkBitCount,
@@ -219,6 +220,16 @@ export class BitmapManager implements Disposable {
     if (!isBitmap(reference)) return this.lookup(reference.node, reference.name);
     if (reference.isReleased) throw bitmapNotFound(reference.node.name, reference.name ?? "");
     return reference;
+  }
+
+  /**
+   * Looks again after a wait.
+   *
+   * @param bitmap - what the reference was resolved to before
+   * @throws BlockError `ENOENT` it is gone; `EBUSY` another one has its name by now: somebody was using it meanwhile
+   */
+  resolveAgain(reference: BitmapReference, bitmap: DirtyBitmap): void {
+    if (this.resolve(reference) !== bitmap) throw bitmapBusy(bitmap.node.name, bitmap.name ?? "");
   }
 
   homeOf(bitmap: DirtyBitmap): NodeBitmaps {

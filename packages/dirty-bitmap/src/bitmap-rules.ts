@@ -83,6 +83,12 @@ export function bitmapNotFound(nodeName: string, name: string): BlockError {
   return new BlockError("ENOENT", `Dirty bitmap '${name}' not found`, context);
 }
 
+export function bitmapBusy(nodeName: string, name: string): BlockError {
+  const context = { node: nodeName, bitmap: name };
+  const message = `Bitmap '${name}' is currently in use by another operation and cannot be used`;
+  return new BlockError("EBUSY", message, context);
+}
+
 export function notStorable(node: BlockNode, name: string): BlockError {
   const message = `Can't store persistent bitmaps to ${node.name}: ${textOfErrno("ENOTSUP")}`;
   return new BlockError("ENOTSUP", message, { node: node.name, bitmap: name });

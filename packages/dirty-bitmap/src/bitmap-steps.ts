@@ -58,10 +58,14 @@ abstract class ContentStep implements TransactionStep {
   async prepare(): Promise<void> {
     const bitmap = this.manager.resolve(this.#target);
     await this.admit(bitmap);
-    const map = this.content(bitmap);
-    this.keep(this.manager.homeOf(bitmap).keep(bitmap.map));
-    const before = bitmap.swapMap(map);
-    this.#restore = () => void bitmap.swapMap(before);
+    this.manager.resolveAgain(this.#target, bitmap);
+    try {
+      this.#replace(bitmap);
+    } catch (error) {
+      // A step that was not prepared is not aborted.
+      this.#letGo();
+      throw error;
+    }
   }
 
   commit(): void {
@@ -85,6 +89,13 @@ abstract class ContentStep implements TransactionStep {
 
   /** The content to come, complete. @throws BlockError the change is not possible */
   protected abstract content(bitmap: DirtyBitmap): HBitmap;
+
+  #replace(bitmap: DirtyBitmap): void {
+    const map = this.content(bitmap);
+    this.keep(this.manager.homeOf(bitmap).keep(bitmap.map));
+    const before = bitmap.swapMap(map);
+    this.#restore = () => void bitmap.swapMap(before);
+  }
 
   #letGo(): void {
     for (const kept of this.#kept.splice(0)) kept[Symbol.dispose]();
@@ -155,7 +166,7 @@ export class EnableStep implements TransactionStep {
       // A crash must not bring back a bitmap that is switched off when its user knows it switched on.
       await bitmap.invalidateStored();
       // Asked again: the wait may have changed the answers.
-      this.#manager.resolve(this.#target);
+      this.#manager.resolveAgain(this.#target, bitmap);
       bitmap.check("allow-readonly");
     }
     this.#bitmap = bitmap;

@@ -1,6 +1,7 @@
 import type { BlockNode } from "@blocklayer/block-graph";
 import { assert, BlockError } from "@blocklayer/errors";
 import { HBitmap } from "@blocklayer/hbitmap";
+import { bitmapBusy } from "./bitmap-rules.ts";
 import type { NodeBitmaps } from "./node-bitmaps.ts";
 
 /**
@@ -144,12 +145,9 @@ export class DirtyBitmap {
 
   /** @throws BlockError `EBUSY`, `EPERM` readonly, `EINVAL` inconsistent; in this order */
   check(use: BitmapUse): void {
+    if (this.#busy) throw bitmapBusy(this.node.name, this.#name ?? "");
     const context = { node: this.node.name, bitmap: this.#name };
     const subject = `Bitmap '${this.#name ?? ""}'`;
-    if (this.#busy) {
-      const message = `${subject} is currently in use by another operation and cannot be used`;
-      throw new BlockError("EBUSY", message, context);
-    }
     if (use !== "allow-readonly" && this.#readonly) {
       throw new BlockError("EPERM", `${subject} is readonly and cannot be modified`, context);
     }

@@ -1,7 +1,11 @@
+import { BlockError } from "@blocklayer/errors";
 import { runTransaction } from "@blocklayer/jobs";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { bytes, failure, Rig } from "./bitmap-rig.ts";
 import { GROUP, kept, open, refuse, start, stop, stored } from "./stored-rig.ts";
+
+const busyText = (name: string): string =>
+  `Bitmap '${name}' is currently in use by another operation and cannot be used`;
 
 describe("an image whose operation failed", () => {
   it("is told again before the next write when a store may have had its effect", async () => {
@@ -67,6 +71,74 @@ describe("a crash before the first write", () => {
     expect((await failure(() => runTransaction([step]))).code).toBe("EBUSY");
     expect(off.enabled).toBe(false);
     image.onOperation = () => undefined;
+  });
+});
+
+describe("a bitmap that is another one by the time it is marked", () => {
+  const off = { node: "disk", name: "off" };
+  const x = { node: "disk", name: "x" };
+
+  it.each([
+    ["enabled", "removed", "ENOENT", "Dirty bitmap 'off' not found"],
+    ["enabled", "replaced", "EBUSY", busyText("off")],
+    ["merged into", "removed", "ENOENT", "Dirty bitmap 'off' not found"],
+    ["merged into", "replaced", "EBUSY", busyText("off")],
+  ])("is not %s: %s", async (use, change, code, message) => {
+    const { rig, node, image } = await start(await stored());
+    const { bitmaps } = rig;
+    const old = bitmaps.lookup("disk", "off");
+    const marked = Promise.withResolvers<void>();
+    image.onOperation = (operation) => (operation === "markInUse" ? marked.promise : undefined);
+    const step = use === "enabled" ? bitmaps.enableStep(off) : bitmaps.mergeStep(off, [x]);
+    const outcome = failure(() => runTransaction([step]));
+    await Promise.resolve();
+    await bitmaps.remove("disk", "off");
+    const added =
+      change === "replaced" ? await bitmaps.add(node, { name: "off", disabled: true }) : undefined;
+    marked.resolve();
+    expect(await outcome).toMatchObject({
+      code,
+      message,
+      context: { node: "disk", bitmap: "off" },
+    });
+    expect([old.isReleased, old.enabled]).toEqual([true, false]);
+    expect([added?.enabled ?? false, added?.count ?? 0]).toEqual([false, 0]);
+  });
+
+  it("is not changed by its object either", async () => {
+    const { rig, image } = await start(await stored());
+    const { bitmaps } = rig;
+    const old = bitmaps.lookup("disk", "off");
+    image.onOperation = async (operation) => {
+      if (operation === "markInUse") await bitmaps.remove("disk", "off");
+    };
+    const error = await failure(() => runTransaction([bitmaps.mergeStep(old, [x])]));
+    expect(error).toMatchObject({ code: "ENOENT", context: { node: "disk", bitmap: "off" } });
+  });
+
+  it("leaves nothing that records when its step fails in the end", async () => {
+    const { rig } = await start(await stored());
+    const { bitmaps } = rig;
+    let held = 0;
+    const recordLike = bitmaps.recordLike.bind(bitmaps);
+    vi.spyOn(bitmaps, "recordLike").mockImplementation((like, map) =>
+      recordLike(like, map).map((hold) => {
+        held += 1;
+        return {
+          [Symbol.dispose]: () => {
+            held -= 1;
+            hold[Symbol.dispose]();
+          },
+        };
+      }),
+    );
+    let heldMost = 0;
+    vi.spyOn(bitmaps, "homeOf").mockImplementation(() => {
+      heldMost = held;
+      throw new BlockError("EIO", "injected");
+    });
+    await expect(runTransaction([bitmaps.mergeStep(off, [x])])).rejects.toThrow("injected");
+    expect([heldMost, held]).toEqual([1, 0]);
   });
 });
 

@@ -34,6 +34,8 @@ export interface ReopenChange {
 
 /** A reopen that is ready: exactly one of `commit` and `abort` is called, synchronously, then `clean`. */
 export interface PreparedReopen {
+  /** The driver's limits once it is committed, where they change: the graph refuses what contradicts itself. */
+  readonly limits?: Partial<BlockLimits>;
   commit(): void;
   abort(): void;
   clean?(): Promise<void>;

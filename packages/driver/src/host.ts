@@ -86,7 +86,11 @@ export interface NodeHost {
   freezeChain(base?: string): FreezeHold;
   /** Asks the graph to compute this node's child permissions anew, after what they depend on has changed. */
   refreshPermissions(): Promise<void>;
-  /** Tells that `driver.limits` has changed. */
+  /**
+   * Tells that `driver.limits` has changed.
+   *
+   * @throws BlockError `EINVAL` they contradict each other; the node keeps those that it had
+   */
   limitsChanged(): void;
   /** Tells that `driver.size` has changed by itself (a growing write tells by its own path). */
   resized(): void;

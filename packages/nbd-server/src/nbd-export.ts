@@ -113,9 +113,11 @@ export class NbdExport {
    */
   blockSize(isObeyed: boolean): NbdBlockSize {
     const { maxTransfer, requestAlignment } = this.backend.limits;
-    const minimum = isObeyed ? Math.min(requestAlignment, 65536) : 1;
-    const preferred = Math.max(4096, minimum);
     const longest = this.#payloadMax;
+    // The longest power of two that the server takes: what is announced is not more, whatever the disk would like.
+    const most = 2 ** (31 - Math.clz32(Math.min(longest, 65536)));
+    const minimum = isObeyed ? Math.min(requestAlignment, most) : 1;
+    const preferred = Math.min(Math.max(4096, minimum), most);
     const transfer = maxTransfer === 0 ? longest : Math.min(maxTransfer, longest);
     return { minimum, preferred, maximum: Math.max(alignDown(transfer, minimum), preferred) };
   }

@@ -9,7 +9,7 @@ import { type ConnectionInfo, NbdConnection } from "./nbd-connection.ts";
 import { type ExportBackend, NbdExport } from "./nbd-export.ts";
 import type { ExportDirectory } from "./negotiation.ts";
 import type { RequestProbe } from "./request-runner.ts";
-import { NBD_SERVER_LIMITS, type NbdServerLimits } from "./server-limits.ts";
+import { checkPayload, NBD_SERVER_LIMITS, type NbdServerLimits } from "./server-limits.ts";
 
 export interface NbdServerOptions {
   readonly env: Env;
@@ -80,11 +80,13 @@ export class NbdServer {
   #lastId: number = 0;
   #stopping: Promise<void> | undefined;
 
+  /** @throws RangeError `limits.payload` is below 512: no block size could be announced */
   constructor(options: NbdServerOptions) {
     this.#env = options.env;
     this.#pool = new BufferPool(RETAINED, options.env);
     this.#probe = options.probe;
     this.limits = { ...NBD_SERVER_LIMITS, ...options.limits };
+    checkPayload(this.limits.payload);
     this.#budget = new BufferBudget({
       total: this.limits.bufferBytes,
       perAccount: this.limits.requestBytes,

@@ -28,7 +28,7 @@ export interface NbdServerLimits {
   readonly unreadBytes: number;
   /** Milliseconds a client may take for one MiB of replies; more closes. */
   readonly unreadMs: number;
-  /** Bytes of data of one request. READ of more is `EINVAL`, WRITE of more closes. */
+  /** Bytes of data of one request, 512 or more. READ of more is `EINVAL`, WRITE of more closes. */
   readonly payload: number;
   /**
    * Milliseconds a client may take for one MiB of the data of a WRITE that it has begun; more closes. Its memory is
@@ -56,3 +56,12 @@ export const NBD_SERVER_LIMITS: NbdServerLimits = {
   payloadMs: 30_000,
   lingerMs: 2_000,
 };
+
+/** What a preferred block size is at least, so it must be taken. */
+const PAYLOAD_MIN = 512;
+
+/** @throws RangeError */
+export function checkPayload(payload: number): void {
+  if (payload >= PAYLOAD_MIN) return;
+  throw new RangeError(`limits.payload of ${payload} bytes is less than ${PAYLOAD_MIN}`);
+}

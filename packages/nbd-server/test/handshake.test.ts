@@ -255,6 +255,27 @@ describe("information about an export", () => {
     expect(bytesOf(sizes?.payload.slice(10))).toEqual(bytes32(1024 * 1024));
   });
 
+  it.each([
+    ["less than is preferred elsewhere", 1000, 1, [1, 512, 1000]],
+    ["a block of the disk", 1000, 512, [512, 512, 512]],
+    ["less than a block of the disk", 1000, 4096, [512, 512, 512]],
+    ["a little more than one block", 4097, 4096, [4096, 4096, 4096]],
+    ["the least there is", 512, 1, [1, 512, 512]],
+  ])("nothing is announced that the server does not take: %s", async (_, payload, block, sizes) => {
+    const disk = new TestDisk();
+    disk.limits = { ...disk.limits, requestAlignment: block };
+    const client = new TestClient(await makeWorld({ limits: { payload } }, {}, disk));
+    client.greet();
+    const [told] = client.option(NbdOption.GO, go("disk", [3]));
+    expect(bytesOf(told?.payload.slice(2))).toEqual(sizes.flatMap(bytes32));
+  });
+
+  it("a server that takes less than can be announced is not made", async () => {
+    await expect(makeWorld({ limits: { payload: 511 } })).rejects.toThrow(
+      new RangeError("limits.payload of 511 bytes is less than 512"),
+    );
+  });
+
   it("the longest payload is the one that the server takes", async () => {
     const client = new TestClient(await makeWorld({ limits: { payload: 65536 } }));
     client.greet();

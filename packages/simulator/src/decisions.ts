@@ -24,7 +24,9 @@ export class Decisions {
   readonly seeded: Random | undefined;
   readonly #list: readonly number[];
 
+  /** @throws RangeError the list has something else than whole numbers of 0 or more */
   constructor(source: DecisionSource, trace: Trace = new Trace()) {
+    if (typeof source !== "number") requireWhole(source);
     this.trace = trace;
     this.seeded = typeof source === "number" ? new SeededRandom(source) : undefined;
     this.#list = typeof source === "number" ? [] : source;
@@ -36,14 +38,20 @@ export class Decisions {
    * @param tag - names the question in a trace
    * @param bound - 1 to 2^32; of 1 there is nothing to decide, and nothing is recorded
    * @param pick - how a run from a seed answers. Default: all alike
+   * @param nameOf - says in a trace what a number means
    */
-  choose(tag: string, bound: number, pick?: (random: Random) => number): number {
+  choose(
+    tag: string,
+    bound: number,
+    pick?: (random: Random) => number,
+    nameOf?: (value: number) => string | undefined,
+  ): number {
     assert(bound >= 1 && bound <= 2 ** 32, () => `${tag}: ${bound} is no number of choices`);
     if (bound === 1) return 0;
     const value = this.#answer(bound, pick);
     this.recorded.push(value);
     this.nextValues.push(value + 1 < bound ? value + 1 : -1);
-    this.trace.decided(tag, value);
+    this.trace.decided(tag, value, nameOf);
     return value;
   }
 
@@ -52,26 +60,52 @@ export class Decisions {
     return this.choose(tag, 2, (random) => (random.below(denominator) < numerator ? 1 : 0)) === 1;
   }
 
-  /** Returns an index of `weights`, the first one when all are 0. What has the weight 0 is never returned otherwise. */
-  weighted(tag: string, weights: readonly number[]): number {
+  /**
+   * Returns an index of `weights`, the first one when all are 0. What has the weight 0 is never returned otherwise.
+   *
+   * @param names - say in a trace what each index means
+   */
+  weighted(tag: string, weights: readonly number[], names?: readonly string[]): number {
     if (weights.length === 1) return 0;
-    const index = this.choose(tag, weights.length, (random) => pickWeighted(random, weights));
-    const first = weights.findIndex((one) => one > 0);
-    const answer = (weights[index] ?? 0) > 0 ? index : Math.max(0, first);
-    const next = weights.findIndex((one, at) => one > 0 && at > answer);
+    const answerOf = (value: number): number =>
+      (weights[value] ?? 0) > 0 ? value : Math.max(0, weights.findIndex(isPositive));
+    const index = this.choose(
+      tag,
+      weights.length,
+      (random) => pickWeighted(random, weights),
+      (value) => names?.[answerOf(value)],
+    );
+    const answer = answerOf(index);
+    const next = weights.findIndex((one, at) => isPositive(one) && at > answer);
     this.nextValues[this.nextValues.length - 1] = next > index ? next : -1;
     return answer;
   }
 
   /** Returns one of the values; the first one is the dullest. */
   among<const Value>(tag: string, values: readonly [Value, ...Value[]]): Value {
-    return values[this.choose(tag, values.length)] ?? values[0];
+    const nameOf = (index: number): string | undefined => nameOfValue(values[index]);
+    return values[this.choose(tag, values.length, undefined, nameOf)] ?? values[0];
   }
 
   #answer(bound: number, pick: ((random: Random) => number) | undefined): number {
     if (this.seeded !== undefined) return pick?.(this.seeded) ?? this.seeded.below(bound);
     return (this.#list[this.recorded.length] ?? 0) % bound;
   }
+}
+
+function isPositive(value: number): boolean {
+  return value > 0;
+}
+
+/** Returns what a trace says of a value; nothing of an object. */
+function nameOfValue(value: unknown): string | undefined {
+  return typeof value === "object" || typeof value === "function" ? undefined : String(value);
+}
+
+function requireWhole(list: readonly number[]): void {
+  const at = list.findIndex((value) => !Number.isSafeInteger(value) || value < 0);
+  if (at < 0) return;
+  throw new RangeError(`decision ${at} is ${String(list[at])}, not a whole number of 0 or more`);
 }
 
 function pickWeighted(random: Random, weights: readonly number[]): number {

@@ -84,8 +84,13 @@ export function nativeDrain(): Drain | undefined {
 
 /** The fastest drain there is here. */
 export function defaultDrain(): Drain {
-  fastest ??= nativeDrain() ?? (hasImmediates() ? immediateDrain : channelDrain);
+  fastest ??= nativeDrain() ?? turnDrain();
   return fastest;
+}
+
+/** A drain by turns of the event loop: what an engine only tells between turns, it tells between steps. */
+export function turnDrain(): Drain {
+  return hasImmediates() ? immediateDrain : channelDrain;
 }
 
 let fastest: Drain | undefined;

@@ -33,6 +33,8 @@ export interface ExploreOptions {
   /** Failures after which the exploration is cut off. Default: none. */
   readonly failuresMax?: number;
   readonly drain?: Drain;
+  /** Told of the decisions of each run before it begins. */
+  readonly onBegin?: (decisions: readonly number[]) => void;
 }
 
 /**
@@ -56,6 +58,7 @@ export async function explore(
   let [runs, events, failures] = [0, 0, 0];
   let list: readonly number[] | undefined = [];
   while (list !== undefined && runs < runsMax && failures < failuresMax) {
+    options.onBegin?.(list);
     const outcome: Outcome = await runSeed(world, list, drainOf(options));
     runs += 1;
     events += outcome.events;

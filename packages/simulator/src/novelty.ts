@@ -1,5 +1,5 @@
 import type { Random } from "@blocklayer/env";
-import { trimmed } from "./decisions.ts";
+import { type DecisionSource, trimmed } from "./decisions.ts";
 import { type Outcome, runSeed } from "./run-seed.ts";
 import type { World } from "./simulation.ts";
 
@@ -39,10 +39,11 @@ export class NoveltySearch {
     return this.#features.size;
   }
 
-  /** Lives one life: a fresh one now and then, else a changed one. */
-  async step(): Promise<Outcome> {
+  /** Lives one life: a fresh one now and then, else a changed one. @param onBegin - told of it before it begins */
+  async step(onBegin?: (source: DecisionSource) => void): Promise<Outcome> {
     const isFresh = this.#kept.length === 0 || this.#random.below(8) === 0;
     const source = isFresh ? this.#random.u32() : this.#changed();
+    onBegin?.(source);
     const outcome = await runSeed(this.#world, source, { keepsFeatures: true });
     if (this.#learn(outcome)) {
       if (this.#kept.length === KEPT_MAX) this.#kept.splice(this.#random.below(KEPT_MAX), 1);

@@ -33,9 +33,11 @@ export interface Outcome {
 }
 
 /**
- * Lets a world live once, from a seed or from recorded decisions. Never rejects: what goes wrong is the outcome.
+ * Lets a world live once, from a seed or from recorded decisions. What goes wrong in it is the outcome, no rejection.
  *
  * Rejections that nobody handles count as failures, under Node.
+ *
+ * @throws RangeError the decisions have something else than whole numbers of 0 or more
  */
 export async function runSeed(
   world: World,
@@ -69,14 +71,12 @@ async function observed(work: () => Promise<void>): Promise<SimulationFailure | 
   };
   const events = typeof process === "undefined" ? undefined : process;
   events?.on("unhandledRejection", note);
-  try {
-    await work();
-    // Node tells of them when a turn of the event loop is over.
-    if (events !== undefined) await new Promise((resolve) => setImmediate(resolve));
-    return unhandled;
-  } catch (error) {
-    return SimulationFailure.of(error);
-  } finally {
-    events?.off("unhandledRejection", note);
-  }
+  const failure = await work().then(
+    () => undefined,
+    (error: unknown) => SimulationFailure.of(error),
+  );
+  // Node tells of them when a turn of the event loop is over, of those that a failed life left behind too.
+  if (events !== undefined) await new Promise((resolve) => setImmediate(resolve));
+  events?.off("unhandledRejection", note);
+  return failure ?? unhandled;
 }

@@ -6,8 +6,9 @@ export class SimulationFailure extends Error {
   override readonly name: string = "SimulationFailure";
   readonly kind: string;
 
+  /** The kind comes before the message, unless it says nothing more. */
   constructor(kind: string, message: string) {
-    super(`${kind}: ${message}`);
+    super(kind === withoutNumbers(message) ? message : `${kind}: ${message}`);
     this.kind = kind;
   }
 
@@ -15,8 +16,12 @@ export class SimulationFailure extends Error {
   static of(error: unknown): SimulationFailure {
     if (error instanceof SimulationFailure) return error;
     const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-    const failure = new SimulationFailure(text.replaceAll(/\d+/g, "#"), text);
+    const failure = new SimulationFailure(withoutNumbers(text), text);
     if (error instanceof Error && error.stack !== undefined) failure.stack = error.stack;
     return failure;
   }
+}
+
+function withoutNumbers(text: string): string {
+  return text.replaceAll(/\d+/g, "#");
 }

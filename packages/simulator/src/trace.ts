@@ -78,10 +78,12 @@ export class Trace {
     this.lines?.push(`${nowMs} ms: ${tag}`);
   }
 
-  /** A decision is taken. */
-  decided(tag: string, value: number): void {
+  /** A decision is taken. @param nameOf - says what the value means: for the lines, no part of the hash */
+  decided(tag: string, value: number, nameOf?: (value: number) => string | undefined): void {
     this.#mix(tag, value);
-    if (value !== 0) this.lines?.push(`  ${tag} -> ${value}`);
+    if (value === 0 || this.lines === undefined) return;
+    const name = nameOf?.(value);
+    this.lines.push(name === undefined ? `  ${tag} -> ${value}` : `  ${tag} -> ${value} (${name})`);
   }
 
   /** Something worth a line; part of the hash like the rest. */

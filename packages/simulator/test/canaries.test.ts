@@ -40,7 +40,9 @@ describe("a hunt", () => {
       const canary = canaries.find((one) => one.id === id) as Canary;
       const result = await huntInProcess(canary, 2, 0);
       expect(result.seeds).toHaveLength(2);
-      expect(describeHunt(canary, result)).toContain(`${id} (${canary.invariant}): median`);
+      expect(describeHunt(canary, result)).toContain(
+        `${id} (${canary.invariant}): found 2 times, median `,
+      );
     },
     60_000,
   );
@@ -65,7 +67,7 @@ describe("a hunt", () => {
       shrinkRuns: 4,
     } as const;
     expect(describeHunt(canary, hunt)).toBe(
-      `${canary.id} (${canary.invariant}): median 2 of 3, wrong data\n` +
+      `${canary.id} (${canary.invariant}): found 3 times, median 2 seeds; wrong data\n` +
         "  9 (5 not 0) -> 2 (1 not 0) decisions in 4 runs: [0,1]",
     );
     expect(median([])).toBeUndefined();

@@ -1,31 +1,44 @@
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { availableParallelism, tmpdir } from "node:os";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { worlds } from "@blocklayer/simulator";
-import { describe, expect, it } from "vitest";
+import { spaces, worlds } from "@blocklayer/simulator";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { canaries } from "../src/canaries/canary-list.ts";
 import { readCliOptions } from "../src/cli-options.ts";
-import { readDecisions } from "../src/command/replay.ts";
+import { COMMAND } from "../src/command/campaigns.ts";
+import { listAll } from "../src/command/list.ts";
+import { type Request, readRequest } from "../src/command/request.ts";
+import { type SimOptions, type SimResult, sim as simWith } from "./sim-process.ts";
 
-interface Result {
-  readonly status: number | null;
-  readonly out: string;
-  readonly err: string;
+function sim(...args: readonly string[]): Promise<SimResult> {
+  return simWith(args);
 }
 
-function sim(...args: readonly string[]): Result {
-  const file = join(import.meta.dirname, "../src/cli.ts");
-  const { status, stdout, stderr } = spawnSync(
-    process.execPath,
-    ["--conditions=@blocklayer/source", file, ...args],
-    { encoding: "utf8" },
-  );
-  return { status, out: stdout, err: stderr };
+function requested(...args: readonly string[]): Request {
+  return readRequest(readCliOptions(args));
+}
+
+/** The toy fails, whatever it draws. */
+function failing(...args: readonly string[]): Promise<SimResult> {
+  const options: SimOptions = { isToy: true, env: { TOY_FAILS: "always" } };
+  return simWith(args, options);
 }
 
 describe("the command", { timeout: 120_000 }, () => {
-  it("prints one line for each world, and what happened in it", () => {
-    const { status, out } = sim("--seeds", "4", "--jobs", "2");
+  let directory = "";
+  beforeAll(() => {
+    directory = mkdtempSync(join(tmpdir(), "blocklayer-sim-"));
+  });
+  afterAll(() => rmSync(directory, { recursive: true }));
+
+  function fileWith(text: string): string {
+    const file = join(directory, "life.json");
+    writeFileSync(file, text);
+    return file;
+  }
+
+  it("prints one line for each world, and what happened in it", async () => {
+    const { code, out } = await sim("--", "--seeds", "4", "--jobs", "2");
     for (const { name } of worlds) {
       expect(out).toMatch(
         new RegExp(
@@ -36,106 +49,126 @@ describe("the command", { timeout: 120_000 }, () => {
     }
     expect(out).toMatch(/^ {2}in \d+ lives: /m);
     expect(out).toMatch(new RegExp(`^all worlds: ${4 * worlds.length} seeds, `, "m"));
-    expect(status).toBe(0);
+    expect(code).toBe(0);
   });
 
-  it("gives the same hash with one process and with several", () => {
-    const hash = (jobs: string): string | undefined =>
+  it("gives the same hash with one process and with several", async () => {
+    const hash = async (jobs: string): Promise<string | undefined> =>
       /hash ([0-9a-f]{16})/.exec(
-        sim("--world", "range-lock", "--seeds", "50", "--jobs", jobs).out,
+        (await sim("--world", "range-lock", "--seeds", "50", "--jobs", jobs)).out,
       )?.[1];
-    expect(hash("1")).toMatch(/^[0-9a-f]{16}$/);
-    expect(hash("2")).toBe(hash("1"));
+    const one = await hash("1");
+    expect(one).toMatch(/^[0-9a-f]{16}$/);
+    expect(await hash("2")).toBe(one);
   });
 
-  it("stops when its time is over", () => {
-    const { status, out } = sim("--world", "range-lock", "--time", "0.3", "--jobs", "1");
+  it("stops when its time is over", async () => {
+    const { code, out } = await sim("--world", "range-lock", "--time", "0.3", "--jobs", "1");
     expect(out).toMatch(/^range-lock: \d+ seeds, /m);
-    expect(status).toBe(0);
+    expect(code).toBe(0);
   });
 
-  it("replays a seed with its trace, the same each time", () => {
-    const { status, out } = sim("--world", "backup", "--seed", "5");
+  it("replays a seed with its trace, the same each time", async () => {
+    const { code, out } = await sim("--world", "backup", "--seed", "5");
     expect(out).toMatch(/^0 ms: /m);
+    expect(out).toMatch(/^ {2}\S.* -> 2 \(early\)$/m);
     expect(out).toMatch(
       /backup seed 5: \d+ events, \d+ decisions, hash [0-9a-f]{16}, no failure\n$/,
     );
-    expect(status).toBe(0);
-    expect(sim("--world", "backup", "--seed", "5").out).toBe(out);
+    expect(code).toBe(0);
+    expect((await sim("--world", "backup", "--seed", "5")).out).toBe(out);
+  });
+
+  it("says where a life failed", async () => {
+    const { code, out } = await failing("--world", "hbitmap", "--seed", "5");
+    expect(out).toMatch(/^hbitmap seed 5: .*, Error: unlucky 7\n {2}at Object.run \(/m);
+    expect(code).toBe(1);
+  });
+
+  it("puts the shrunk decisions last", async () => {
+    const { code, out } = await failing("--world", "hbitmap", "--seed", "5", "--shrink");
+    expect(out).toMatch(
+      /^hbitmap seed 5, shrunk: .*, Error: unlucky 7\n {2}at .*\nshrunk from \d+ to 0 decisions in \d+ runs\n\[\]\n$/m,
+    );
+    expect(code).toBe(1);
+  });
+
+  it("refuses wrong arguments in two lines", async () => {
+    const { code, out, err } = await sim("--wrong");
+    expect(err).toBe("Unknown option '--wrong'\nsim --help shows what there is\n");
+    expect({ code, out }).toEqual({ code: 2, out: "" });
   });
 
   it.each([
     { args: ["--world", "nowhere"], message: "there is no world 'nowhere'; there are: hbitmap, " },
-    { args: ["--wrong"], message: "--wrong" },
+    {
+      args: ["--canary", "none"],
+      message: "there is no canary 'none'; sim --list has their names",
+    },
+    { args: ["--decisions", "/nowhere"], message: "/nowhere: ENOENT" },
+    {
+      args: ["--canary", "rmw-not-serialised", "--world", "jobs", "--seed", "3"],
+      message: "the world of canary 'rmw-not-serialised' is 'request-layer', not 'jobs'",
+    },
   ])("refuses $args", ({ args, message }) => {
-    const { status, err } = sim(...args);
-    expect(err).toContain(message);
-    expect(err).toContain("Exit code 0");
-    expect(status).toBe(2);
+    expect(() => requested(...args)).toThrow(message);
   });
 
-  it("replays decisions from a file", () => {
-    const directory = mkdtempSync(join(tmpdir(), "blocklayer-sim-"));
-    const file = join(directory, "decisions.json");
-    writeFileSync(file, "[0,0,1]");
-    const { status, out } = sim("--world", "range-lock", "--decisions", file);
-    rmSync(directory, { recursive: true });
+  it.each([
+    {
+      args: ["--world", "jobs"],
+      text: '{"world":"backup","seed":3}',
+      message: "its world is 'backup', not 'jobs'",
+    },
+    { args: [], text: "[1]", message: "it names no world, --world has to" },
+    { args: ["--world", "jobs"], text: "[-1]", message: "there is no life: " },
+  ])("refuses $args and a file with $text", ({ args, text, message }) => {
+    const file = fileWith(text);
+    expect(() => requested(...args, "--decisions", file)).toThrow(`${file}: ${message}`);
+  });
+
+  it("takes the world or space that a file names", () => {
+    const { name } = spaces[0] ?? { name: "" };
+    const file = fileWith(JSON.stringify({ world: name, decisions: [0, 1] }));
+    const { chosen, source } = requested("--decisions", file);
+    expect({ chosen, source }).toEqual({ chosen: [spaces[0]], source: [0, 1] });
+  });
+
+  it("replays decisions from a file", async () => {
+    const { code, out } = await sim("--world", "range-lock", "--decisions", fileWith("[0,0,1]"));
     expect(out).toMatch(/range-lock 3 given decisions: \d+ events, .*, no failure\n$/);
-    expect(status).toBe(0);
+    expect(code).toBe(0);
   });
 
-  it("explains itself", () => {
-    const { status, out } = sim("--help");
+  it("replays a life with a planted bug", async () => {
+    const { out } = await sim("--canary", "rmw-not-serialised", "--seed", "3");
+    expect(out).toMatch(/^request-layer seed 3: \d+ events, /m);
+  });
+
+  it("lists what there is", () => {
+    const lines: string[] = [];
+    expect(listAll((line) => void lines.push(line))).toBe(0);
+    const expected = [
+      ...worlds.map(({ name }) => `world ${name}`),
+      ...spaces.map(({ name }) => `space ${name}`),
+      ...canaries.map((one) => `canary ${one.id} (world ${one.world}, invariant ${one.invariant})`),
+    ];
+    expect(lines).toEqual(expect.arrayContaining(expected));
+  });
+
+  it("explains itself", async () => {
+    const { code, out } = await sim("-h");
     expect(out).toContain("sim --canaries");
-    expect(status).toBe(0);
-  });
-});
-
-describe("its options", () => {
-  it("have defaults", () => {
-    expect(readCliOptions([])).toEqual({
-      help: false,
-      worlds: [],
-      seeds: 1000,
-      from: 1,
-      seconds: undefined,
-      jobs: availableParallelism(),
-      seed: undefined,
-      decisions: undefined,
-      shrink: false,
-      canaries: false,
-      canary: [],
-      exhaustive: false,
-      sweeps: false,
-      night: false,
-      hours: undefined,
-      out: "sim-night.jsonl",
-    });
+    expect(code).toBe(0);
   });
 
-  it.each([
-    { args: ["--seeds", "many"], message: "--seeds many is not a number of 0 or more" },
-    { args: ["--from=-1"], message: "--from -1 is not a number of 0 or more" },
-    { args: ["--seed", "1"], message: "--seed needs one --world" },
-    { args: ["--time", "0"], message: "--time 0 is not a number above 0" },
-    { args: ["--hours", "soon"], message: "--hours soon is not a number above 0" },
-    { args: ["--decisions", "file"], message: "--decisions needs one --world" },
-    { args: ["--seed", "1.5"], message: "--seed 1.5 is not a number of 0 or more" },
-  ])("refuse $args", ({ args, message }) => {
-    expect(() => readCliOptions(args)).toThrow(new RangeError(message));
-  });
-});
-
-describe("decisions in a file", () => {
-  it.each([
-    { text: "[1,2]", list: [1, 2] },
-    { text: '{"world":"backup","decisions":[3]}\n', list: [3] },
-    { text: '{"decisions":[3]}\n{"decisions":[4]}\n', list: [4] },
-  ])("are read: $text", ({ text, list }) => {
-    expect(readDecisions(text)).toEqual(list);
-  });
-
-  it.each(["{}", '["a"]', "[-1]", "5"])("are refused: %s", (text) => {
-    expect(() => readDecisions(text)).toThrow("there are no decisions");
+  it("is called as the repository calls it", () => {
+    const text = readFileSync(join(import.meta.dirname, "../../../package.json"), "utf8");
+    const { packageManager, scripts } = JSON.parse(text) as {
+      readonly packageManager: string;
+      readonly scripts: Readonly<Record<string, string>>;
+    };
+    expect(COMMAND).toBe(`npx ${packageManager} sim`);
+    expect(Object.keys(scripts)).toContain("sim");
   });
 });

@@ -1,4 +1,4 @@
-import { Decisions, trimmed } from "@blocklayer/simulator";
+import { Decisions, runSeed, Trace, trimmed } from "@blocklayer/simulator";
 import { describe, expect, it } from "vitest";
 
 describe("decisions", () => {
@@ -26,6 +26,38 @@ describe("decisions", () => {
     const decisions = new Decisions(1);
     expect(decisions.choose("any", 1)).toBe(0);
     expect(decisions.recorded).toEqual([]);
+  });
+
+  it.each([
+    { list: [0, -1], value: "-1" },
+    { list: [0, 1.5], value: "1.5" },
+    { list: [0, Number.NaN], value: "NaN" },
+    { list: [0, "1" as unknown as number], value: "1" },
+  ])("refuse a list with $value", async ({ list, value }) => {
+    const error = new RangeError(`decision 1 is ${value}, not a whole number of 0 or more`);
+    expect(() => new Decisions(list)).toThrow(error);
+    const world = { name: "toy", situations: [], run: () => Promise.resolve() };
+    await expect(runSeed(world, list)).rejects.toThrow(error);
+  });
+
+  it("say in a trace what a number means, which is no part of its hash", () => {
+    const [named, bare] = [new Trace({ keepsLines: true }), new Trace()];
+    for (const trace of [named, bare]) {
+      const decisions = new Decisions([1, 2, 1, 1, 1], trace);
+      decisions.among("way", ["dull", "wild"]);
+      decisions.weighted("fate", [1, 1, 1], ["early", "late", "never"]);
+      decisions.weighted("another", [1, 0], ["early", "late"]);
+      decisions.weighted("bare", [1, 1]);
+      decisions.among("thing", [{}, {}]);
+    }
+    expect(named.lines).toEqual([
+      "  way -> 1 (wild)",
+      "  fate -> 2 (never)",
+      "  another -> 1 (early)",
+      "  bare -> 1",
+      "  thing -> 1",
+    ]);
+    expect(named.hash).toBe(bare.hash);
   });
 
   it("refuse a question without an answer", () => {

@@ -58,4 +58,47 @@ describe("a sweep", () => {
     );
     expect(report.findings[0]?.message).toContain("other code: none");
   });
+
+  it("does not take what a job says of another operation for the error", async () => {
+    const report = await sweep(
+      reader(async (stage) => {
+        stage.told.push("job one: write error, ignore");
+        const disk = await stage.writer("disk");
+        await disk.read(0, new Uint8Array(512)).catch(() => undefined);
+        await disk.close();
+      }),
+    );
+    expect(report.findings[0]?.message).toContain("swallowed: injected failure of disk read 1");
+  });
+
+  it("takes what a job says of this operation for the error", async () => {
+    const report = await sweep(
+      reader(async (stage) => {
+        stage.told.push("job one: read error, ignore");
+        const disk = await stage.writer("disk");
+        await disk.read(0, new Uint8Array(512)).catch(() => undefined);
+        await disk.close();
+      }),
+    );
+    expect(report.findings).toEqual([]);
+  });
+
+  it("says so when it does not try all points", async () => {
+    const report = await sweep(
+      reader(async (stage) => {
+        const disk = await stage.writer("disk");
+        try {
+          for (let count = 0; count < 3; count += 1) await disk.read(0, new Uint8Array(512));
+        } finally {
+          await disk.close();
+        }
+      }),
+      1,
+      2,
+    );
+    const messages = report.findings.map(({ message }) => message);
+    expect(messages.filter((message) => message.endsWith("disk read"))).toEqual(
+      Array.from({ length: 4 }, () => "cut off: more than 2 points of disk read"),
+    );
+  });
 });

@@ -41,7 +41,7 @@ it("a campaign reports the seeds that failed", async () => {
   const report = await runCampaign(
     {
       name: "toy",
-      situations: [],
+      situations: ["never", "lived", "another never"],
       run: ({ decisions, counts }) => {
         counts.set("lived", 1);
         return decisions.choose("fate", 2) === 0
@@ -55,9 +55,12 @@ it("a campaign reports the seeds that failed", async () => {
   expect(told.length).toBeGreaterThan(0);
   expect(report.failures[0]).toMatchObject({
     world: "toy",
-    message: "Error: unlucky: Error: unlucky",
+    kind: "Error: unlucky",
+    message: "Error: unlucky",
   });
   expect(report.counts.get("lived")).toBe(20);
+  expect(report.missing).toEqual(["another never", "never"]);
+  expect(mergeReports("toy", [report, { ...report, missing: [] }]).missing).toEqual(report.missing);
 });
 
 it("a campaign finds a world that is not deterministic", async () => {
@@ -74,7 +77,7 @@ it("a campaign finds a world that is not deterministic", async () => {
     },
     { from: 3, seeds: 4, repeatedOf: 5 },
   );
-  expect(failures.map(({ seed }) => seed)).toEqual([5]);
+  expect(failures.map(({ seed }) => seed)).toEqual([3, 5]);
   expect(failures[0]?.message).toContain("not deterministic: the trace ");
 });
 

@@ -223,4 +223,14 @@ export const backupCanaries: readonly Canary[] = [
     replace: "",
     seedsMax: 5000,
   },
+  {
+    id: "fleecing-not-serialised",
+    invariant: "CB-5",
+    bug: "A copy into an image over the source may overlap with a read of the image.",
+    world: "backup",
+    file: "backup-top/src/copy-before-write.ts",
+    find: "serialising: containsSource",
+    replace: "serialising: false",
+    seedsMax: 6000,
+  },
 ];

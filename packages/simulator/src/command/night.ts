@@ -1,4 +1,4 @@
-import { appendFileSync } from "node:fs";
+import { closeSync, openSync, writeSync } from "node:fs";
 import { realEnv } from "@blocklayer/env";
 import type { Canary } from "../canaries/canary.ts";
 import { huntInProcess } from "../canaries/hunt-all.ts";
@@ -16,6 +16,11 @@ const KINDS: readonly Kind[] = ["seeds", "novelty", "exhaustive", "canary"];
 const SLICE_MS = 10_000;
 const RUNS_MAX = 200_000;
 const PROGRESS_MS = 60_000;
+/** Milliseconds that the last tasks may take when the time is over. */
+const GRACE_MS = 10_000;
+/** Seeds that a task gets, more than fit into its time. */
+const SEEDS_PER_TASK = 100_000;
+const SEEDS = 2 ** 32;
 
 export interface NightOptions {
   readonly worlds: readonly World[];
@@ -23,7 +28,9 @@ export interface NightOptions {
   /** `undefined`: until told. */
   readonly hours: number | undefined;
   readonly jobs: number;
-  /** File that gets a line of JSON for each life that failed. */
+  /** Milliseconds that one life may take. `undefined`: as long as is usual. */
+  readonly lifeMs: number | undefined;
+  /** File that a line of JSON is added to for each life that failed. */
   readonly file: string;
   readonly print: (line: string) => void;
   /** Aborted when it is to stop. */
@@ -41,6 +48,9 @@ export class Night {
   readonly #workers: Workers;
   readonly #env = realEnv();
   readonly #startMs: number;
+  readonly #file: number;
+  /** Aborted when it is over, by time or because it was told. */
+  readonly #stop = new AbortController();
   /** Milliseconds spent, lives and failures of each kind. */
   readonly #spent = new Map<Kind, { ms: number; lives: number; failures: number }>();
   readonly #turns = new Map<Kind, number>();
@@ -49,35 +59,38 @@ export class Night {
   #failureCount = 0;
   #error: unknown;
 
+  /** @throws Error the file can not be written to */
   constructor(options: NightOptions) {
     this.#options = options;
-    this.#workers = new Workers(options.jobs);
+    this.#file = openSync(options.file, "a");
+    const { jobs: count, lifeMs } = options;
+    this.#workers = new Workers({ count, lifeMs, signal: this.#stop.signal });
     this.#startMs = this.#env.clock.now();
     this.#nextSeed = this.#env.random.below(2 ** 30);
     for (const kind of KINDS) this.#spent.set(kind, { ms: 0, lives: 0, failures: 0 });
   }
 
-  /** Returns the exit code: 1 when something failed. @throws Error a worker ended by itself */
+  /** Returns the exit code: 1 when something failed. @throws Error a task could not be done */
   async run(): Promise<number> {
     const { jobs, signal, print, file } = this.#options;
     print(`night: ${jobs} processes, from seed ${this.#nextSeed}, failures go to ${file}`);
-    const stop = new AbortController();
+    const stop = this.#stop;
+    signal.addEventListener("abort", () => stop.abort(), { once: true });
+    if (signal.aborted) stop.abort();
     const progress = this.#progress(stop.signal);
-    const isOver = new Promise<void>((resolve) => {
-      signal.addEventListener("abort", () => resolve(), { once: true });
-      if (signal.aborted) resolve();
-    });
-    await Promise.race([Promise.all(Array.from({ length: jobs }, () => this.#work())), isOver]);
+    const end = this.#end(stop.signal);
+    await Promise.all(Array.from({ length: jobs }, () => this.#work()));
     stop.abort();
-    await progress;
+    await Promise.all([progress, end]);
     this.#workers.close();
+    closeSync(this.#file);
     this.#tell();
     if (this.#error !== undefined) throw this.#error;
     return this.#failureCount > 0 ? 1 : 0;
   }
 
   get #isOver(): boolean {
-    return this.#options.signal.aborted || this.#error !== undefined || this.#restMs <= 0;
+    return this.#stop.signal.aborted || this.#error !== undefined || this.#restMs <= 0;
   }
 
   get #restMs(): number {
@@ -98,7 +111,7 @@ export class Night {
         spent.failures += failures.length;
         for (const failure of failures) this.#report(failure);
       } catch (error) {
-        if (!this.#options.signal.aborted) this.#error ??= error;
+        if (!this.#stop.signal.aborted) this.#error ??= error;
       }
       spent.ms += this.#env.clock.now() - startMs - SLICE_MS;
     }
@@ -131,16 +144,15 @@ export class Night {
     const limitMs = Math.min(SLICE_MS, this.#restMs);
     if (kind === "novelty") return { kind, world, limitMs };
     const from = this.#nextSeed;
-    const seeds = 100_000;
-    this.#nextSeed += seeds;
-    return { kind, world, from, seeds, limitMs };
+    this.#nextSeed = (from + SEEDS_PER_TASK) % (SEEDS - SEEDS_PER_TASK);
+    return { kind, world, from, seeds: SEEDS_PER_TASK, limitMs };
   }
 
   async #hunt(turn: number): Promise<TaskResult> {
-    const { canaries, signal } = this.#options;
+    const { canaries } = this.#options;
     const canary = canaries[turn % canaries.length];
     if (canary === undefined) return { lives: 0, events: 0, failures: [] };
-    const { seeds } = await huntInProcess(canary, 1, 0, signal);
+    const { seeds } = await huntInProcess(canary, 1, 0, this.#stop.signal);
     const lives = seeds.reduce((one, two) => one + two, 0);
     const message = `the planted bug '${canary.id}' was not found`;
     const failures = seeds.length > 0 ? [] : [{ world: canary.world, message }];
@@ -148,9 +160,9 @@ export class Night {
   }
 
   #report(failure: FailedLife): void {
-    const { file, print } = this.#options;
+    const { print } = this.#options;
     this.#failureCount += 1;
-    appendFileSync(file, `${JSON.stringify(failure)}\n`);
+    writeSync(this.#file, `${JSON.stringify(failure)}\n`);
     const { world, seed, message } = failure;
     print(
       `FAILED ${world} ${seed === undefined ? "(decisions in the file)" : `seed ${seed}`}: ${message}`,
@@ -158,13 +170,28 @@ export class Night {
   }
 
   async #progress(signal: AbortSignal): Promise<void> {
+    while (await this.#slept(PROGRESS_MS, signal)) this.#tell();
+  }
+
+  /** Stops everything when the time is over, whatever is under way. */
+  async #end(signal: AbortSignal): Promise<void> {
+    let restMs = this.#restMs + GRACE_MS;
+    // A timer does not take any time.
+    while (restMs > 0 && (await this.#slept(Math.min(restMs, PROGRESS_MS), signal))) {
+      restMs = this.#restMs + GRACE_MS;
+    }
+    this.#stop.abort();
+  }
+
+  /** Returns whether the time has passed; `false`: the signal was aborted before. */
+  async #slept(delayMs: number, signal: AbortSignal): Promise<boolean> {
+    if (signal.aborted) return false;
     try {
-      for (;;) {
-        await this.#env.clock.sleep(PROGRESS_MS, signal);
-        this.#tell();
-      }
+      await this.#env.clock.sleep(delayMs, signal);
+      return true;
     } catch (error) {
       if (!signal.aborted) throw error;
+      return false;
     }
   }
 

@@ -124,6 +124,15 @@ export class Medium {
     return this.#running.size;
   }
 
+  /** Whether a request of the kind that touches the range has not ended. */
+  isUnderWay(operation: DiskOperation, offset: number, length: number): boolean {
+    for (const job of this.#running) {
+      const touches = job.offset < offset + length && offset < job.offset + job.length;
+      if (job.operation === operation && touches) return true;
+    }
+    return false;
+  }
+
   /** Puts content in place, stable at once. Sectors of zeroes are holes. */
   format(content: Uint8Array): void {
     this.cache.format(content);
@@ -309,7 +318,7 @@ export class Medium {
     const { decisions } = this.#options;
     const tag = `${this.name} ${job.operation}`;
     const weights = fateWeights(this.behaviour, job.operation);
-    const fate = FATES[decisions.weighted(tag, weights)] ?? "at once";
+    const fate = FATES[decisions.weighted(tag, weights, FATES)] ?? "at once";
     const isBad = job.operation === "read" && this.#sectors.isBad(job.offset, job.length);
     if (fate === "at once" && !isBad) {
       job.effect();

@@ -88,3 +88,8 @@ export const spaces: readonly World[] = [
   jobVerbs({ name: "one job: 4 verbs at any moment", jobs: 1, length: 4, isRushed: true }),
   jobVerbs({ name: "two jobs: 2 verbs at any moment", jobs: 2, length: 2, isRushed: true }),
 ];
+
+/** Returns the space of a name, small or not. */
+export function findSpace(name: string): World | undefined {
+  return [...smallSpaces, ...spaces].find((one) => one.name === name);
+}

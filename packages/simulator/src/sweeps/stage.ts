@@ -9,11 +9,14 @@ import {
 import { BitmapManager } from "@blocklayer/dirty-bitmap";
 import { JobManager } from "@blocklayer/jobs";
 import { raw } from "@blocklayer/raw";
+import { OverlayStore } from "../disk/overlay-store.ts";
 import { sameBytes } from "../disk/same-bytes.ts";
+import { simulatedOverlay } from "../disk/simulated-overlay.ts";
 import { plainEnv } from "../exhaustive/requests.ts";
 import type { Simulation } from "../simulation.ts";
 import { SimulationFailure } from "../simulation-failure.ts";
 import { FailingStore, failingDisk } from "./failing-disk.ts";
+import { FailingMedium } from "./failing-medium.ts";
 import type { FaultPlan } from "./fault-plan.ts";
 
 export const CLUSTER: number = 65536;
@@ -24,6 +27,8 @@ export class SweepStage {
   readonly simulation: Simulation;
   readonly plan: FaultPlan;
   readonly stores: Map<string, FailingStore> = new Map();
+  /** Images over other disks, by name. */
+  readonly #images = new Map<string, OverlayStore>();
   readonly graph: Graph;
   readonly bitmaps: BitmapManager;
   readonly jobs: JobManager;
@@ -48,6 +53,7 @@ export class SweepStage {
       failingDisk({ stores, plan, turn: (tag) => scheduler.turn(tag) }),
       copyBeforeWrite(),
       snapshotAccess,
+      simulatedOverlay(this.#images),
     ] as const;
     const log = (line: string): void => void this.told.push(line);
     this.graph = new Graph({ env, drivers, log }) as unknown as Graph;
@@ -69,6 +75,30 @@ export class SweepStage {
     const store = this.stores.get(name);
     if (store === undefined) throw new Error(`there is no store '${name}'`);
     return store;
+  }
+
+  /** The image `image`, as {@link newImage} has made it. */
+  get image(): OverlayStore {
+    const image = this.#images.get("image");
+    if (image === undefined) throw new Error("there is no image");
+    return image;
+  }
+
+  /** Makes an image that holds nothing, for the driver `x-blocklayer-simulated-overlay`. */
+  newImage(): void {
+    const { simulation } = this;
+    const { decisions, scheduler } = simulation;
+    const medium = new FailingMedium(
+      {
+        name: "image",
+        size: SIZE,
+        decisions,
+        post: (tag, deliver, delayMs) => scheduler.post(tag, deliver, delayMs),
+        report: (kind, message) => simulation.fail(kind, message),
+      },
+      this.plan,
+    );
+    this.#images.set("image", new OverlayStore(medium, decisions));
   }
 
   /** Opens a store as a node of its own name. */

@@ -39,7 +39,7 @@ export interface SweepReport {
   readonly findings: readonly SweepFinding[];
 }
 
-/** Points of one kind that are tried at most: loops that go on as long as a disk fails end there. */
+/** Points of one kind that are tried at most: loops that go on as long as a disk fails end there, with a finding. */
 const POINTS_MAX = 100;
 
 /**
@@ -47,8 +47,13 @@ const POINTS_MAX = 100;
  * fail: once and for as long as the disk is not healed, with `EIO` and `ENOSPC`.
  *
  * @param every - of the points of a kind, tries each `every`-th one. Default 1
+ * @param pointsMax - points of one kind that are tried; more are a finding. Default 100
  */
-export async function sweep(scenario: SweepScenario, every = 1): Promise<SweepReport> {
+export async function sweep(
+  scenario: SweepScenario,
+  every = 1,
+  pointsMax: number = POINTS_MAX,
+): Promise<SweepReport> {
   const findings: SweepFinding[] = [];
   const points = new Map<string, number>();
   let runs = 0;
@@ -63,10 +68,15 @@ export async function sweep(scenario: SweepScenario, every = 1): Promise<SweepRe
   for (const key of counts.keys()) {
     let injected = 0;
     for (const kind of KINDS) {
-      for (let nth = 1; nth <= POINTS_MAX; nth += every) {
-        const { wasInjected } = await attempt({ ...parsed(key), ...kind, nth });
+      for (let nth = 1; ; nth += every) {
+        const fault = { ...parsed(key), ...kind, nth };
+        const { wasInjected } = await attempt(fault);
         if (!wasInjected) break;
         injected += 1;
+        if (nth <= pointsMax) continue;
+        const message = `cut off: more than ${pointsMax} points of ${key}`;
+        findings.push({ scenario: scenario.name, fault, message });
+        break;
       }
     }
     points.set(key, injected);
@@ -130,6 +140,15 @@ async function live(
   await simulation.expectNothingPending();
 }
 
+/** What a job says of its own errors, by what has failed: nothing but reads and writes. */
+const SIDES: Readonly<Partial<Record<SweptOperation, "read" | "write">>> = {
+  read: "read",
+  status: "read",
+  write: "write",
+  zeroes: "write",
+  "copy range": "write",
+};
+
 /** An error comes from where it was injected, with its code; and what was injected was told to somebody. */
 function judge(stage: SweepStage, scenario: SweepScenario, error: unknown): void {
   const { plan, told } = stage;
@@ -144,9 +163,14 @@ function judge(stage: SweepStage, scenario: SweepScenario, error: unknown): void
     return;
   }
   if (first === undefined) return;
-  const { disk, operation } = first.context as { disk: string; operation: string };
+  const { disk, operation } = first.context as { disk: string; operation: SweptOperation };
   const isAbsorbed = scenario.absorbed?.[`${disk} ${operation}`] !== undefined;
-  const wasTold = told.some((line) => line.includes(first.message) || line.startsWith("job "));
+  const side = SIDES[operation];
+  const wasTold = told.some(
+    (line) =>
+      line.includes(first.message) ||
+      (side !== undefined && line.startsWith("job ") && line.includes(`: ${side} error`)),
+  );
   stage.expect(isAbsorbed || wasTold, "swallowed", () => `${first.message}; told: ${told.join()}`);
 }
 

@@ -41,7 +41,8 @@ export class Disturber {
     const { decisions, scheduler } = this.#simulation;
     for (let rest = count; rest > 0; rest -= 1) {
       await scheduler.turn("before the next disturbance");
-      const what = DISTURBANCES[decisions.weighted("disturbance", WEIGHTS)] ?? "nothing";
+      const what =
+        DISTURBANCES[decisions.weighted("disturbance", WEIGHTS, DISTURBANCES)] ?? "nothing";
       await this.#simulation.operation(what, () => this.#do(what));
     }
   }
@@ -102,6 +103,8 @@ export class Disturber {
     const isAll = node === undefined;
     if (isAll) this.#simulation.sometimes("everything was drained");
     const inFlight = (): number => {
+      // Who reopens a node flushes it, in a section of his own: no content changes by it.
+      if (this.#stack.reopening > 0) return 0;
       if (isAll) return this.#stack.inFlight;
       // Below the filter that of another backup may be at work.
       return what === 1 ? 0 : (what === 2 ? target : source).medium.inFlight;
@@ -157,6 +160,7 @@ export class Disturber {
     if (filterNode === undefined) return;
     const passes = this.#simulation.decisions.chance("discards pass", 1, 2);
     const [file, target] = [filterNode.children.get("file"), filterNode.children.get("target")];
+    this.#stack.reopening += 1;
     try {
       await this.#stack.graph.reopen([
         {
@@ -175,6 +179,8 @@ export class Disturber {
     } catch (error) {
       // A flush is part of it, and nodes come and go.
       this.#expectRefused(error, () => true);
+    } finally {
+      this.#stack.reopening -= 1;
     }
   }
 

@@ -1,9 +1,9 @@
-import type { BackupJob, BackupOptions } from "@blocklayer/backup";
+import type { BackupJob } from "@blocklayer/backup";
 import { BlockError } from "@blocklayer/errors";
-import type { TransactionStep } from "@blocklayer/jobs";
 import type { Simulation, World } from "../simulation.ts";
 import { misbehave, SECTOR, SourceDisk } from "./backup-disk.ts";
 import { GroupBitmaps } from "./backup-group-bitmaps.ts";
+import { GroupObstacle, type Transaction } from "./backup-group-obstacle.ts";
 import {
   drawActions,
   drawGroup,
@@ -14,18 +14,6 @@ import {
 import { Journal } from "./backup-journal.ts";
 import { attempt, BackupRun } from "./backup-run.ts";
 import { BackupStack } from "./backup-stack.ts";
-
-/** What keeps a transaction from happening, dullest first. */
-const OBSTACLES = [
-  "a step fails",
-  "no such target",
-  "an id twice",
-  "a node name twice",
-  "a target twice",
-  "a chunk too small",
-  "a bitmap in use",
-  "a user cancels",
-] as const;
 
 /**
  * Several disks that are backed up in one transaction, with changes of bitmaps in the same instant, while a program
@@ -38,6 +26,7 @@ export const backupGroupWorld: World = {
     "a bitmap was changed in the instant of a start",
     "a group failed as one",
     "a group succeeded",
+    "a step failed behind the commit of a start",
     "a transaction was refused",
     "a user cancelled a backup before it was started",
     "an instant fell into the journal",
@@ -48,11 +37,9 @@ export const backupGroupWorld: World = {
   run: (simulation) => new BackupGroupLife(simulation).live(),
 };
 
-/** A transaction, ready to be started. */
-interface Transaction {
+/** A transaction with those who judge its backups. */
+interface ReadyTransaction extends Transaction {
   readonly runs: readonly BackupRun[];
-  readonly list: readonly BackupOptions[];
-  readonly steps: readonly TransactionStep[];
 }
 
 class BackupGroupLife {
@@ -131,7 +118,7 @@ class BackupGroupLife {
   }
 
   /** Draws backups and bitmap actions, and opens the targets. */
-  async #draw(round: string): Promise<Transaction> {
+  async #draw(round: string): Promise<ReadyTransaction> {
     const { decisions } = this.#simulation;
     const members = drawGroup(decisions, this.#sources.length, round);
     const runs: BackupRun[] = [];
@@ -181,15 +168,16 @@ class BackupGroupLife {
     const { decisions } = this.#simulation;
     const transaction = await this.#draw(round);
     const before = this.#bitmaps.states();
-    const obstacle = decisions.among("obstacle", OBSTACLES);
-    const { list, steps } = this.#obstruct(transaction, obstacle);
+    const obstacle = new GroupObstacle(this.#simulation, this.#stack);
+    const { list, steps } = obstacle.putInTheWayOf(transaction);
     const grouped = decisions.chance("grouped", 1, 2);
     const started = this.#stack.backups.startAll(list, { grouped, steps }).then(
       (jobs) => jobs,
       (error: unknown) => error,
     );
-    if (obstacle === "a user cancels") await this.#cancelEarly(transaction.runs);
-    const outcome = await this.#simulation.operation(obstacle, () => started);
+    if (obstacle.name === "a user cancels") await this.#cancelEarly(transaction.runs);
+    const outcome = await this.#simulation.operation(obstacle.name, () => started);
+    obstacle.judge(outcome);
     if (outcome instanceof BlockError) this.#afterRefusal(before);
     else await this.#undo(outcome, obstacle, transaction.runs);
     for (const { target } of transaction.runs) {
@@ -207,15 +195,20 @@ class BackupGroupLife {
     this.#bitmaps.expectAsBefore(before, this.#sources);
   }
 
-  /** Only a user may have been too late. */
-  async #undo(outcome: unknown, obstacle: string, runs: readonly BackupRun[]): Promise<void> {
+  /** Only a user may have been too late, and a step that fails. */
+  async #undo(
+    outcome: unknown,
+    obstacle: GroupObstacle,
+    runs: readonly BackupRun[],
+  ): Promise<void> {
     this.#simulation.expect(
-      obstacle === "a user cancels" && Array.isArray(outcome),
+      obstacle.mayBeLate && Array.isArray(outcome),
       "not refused",
-      () => `${obstacle}: ${String(outcome)}`,
+      () => `${obstacle.name}: ${String(outcome)}`,
     );
     const jobs = outcome as readonly BackupJob[];
     for (const [index, run] of runs.entries()) run.begin(jobs[index] as BackupJob);
+    if (obstacle.isCommitted) this.#expectRunning(runs);
     const errors = await Promise.all(
       runs.map((run) => {
         run.plan = { ...run.plan, isCancelled: true };
@@ -226,44 +219,17 @@ class BackupGroupLife {
     this.#runs = [];
   }
 
-  #obstruct(
-    { list, steps }: Transaction,
-    obstacle: (typeof OBSTACLES)[number],
-  ): Omit<Transaction, "runs"> {
-    const { decisions, scheduler } = this.#simulation;
-    const victim = decisions.choose("victim", list.length);
-    const changed = (options: Partial<BackupOptions>): Omit<Transaction, "runs"> => ({
-      list: list.map((one, index) => (index === victim ? { ...one, ...options } : one)),
-      steps,
+  /** Nobody has cancelled the jobs: unless one of a group has failed, nothing that was started is taken back. */
+  #expectRunning(runs: readonly BackupRun[]): void {
+    const hasFailed = runs.some(({ backup }) => {
+      const { error } = backup.job;
+      return error !== undefined && error.code !== "ECANCELED";
     });
-    switch (obstacle) {
-      case "a step fails": {
-        const fault = new BlockError("EINVAL", "a planned obstacle");
-        const prepare = (): Promise<void> =>
-          scheduler.turn("obstacle").then(() => Promise.reject(fault));
-        const at = decisions.choose("position", steps.length + 1);
-        return { list, steps: steps.toSpliced(at, 0, { name: obstacle, prepare }) };
-      }
-      case "no such target":
-        return changed({ target: "nowhere" });
-      case "an id twice":
-        return changed({ "job-id": list[victim === 0 ? 1 : 0]?.["job-id"] ?? "" });
-      case "a node name twice":
-        return changed({ "filter-node-name": "disk0" });
-      case "a target twice":
-        return changed({ target: list[victim === 0 ? 1 : 0]?.target ?? "" });
-      case "a chunk too small":
-        return changed({ "x-perf": { "max-chunk": 4096 } });
-      case "a bitmap in use": {
-        const remove = this.#stack.bitmaps.removeStep({ node: "disk0", name: "bm" });
-        const bitmap = { bitmap: "bm", sync: "bitmap", "bitmap-mode": "always" } as const;
-        return {
-          list: list.map((one, index) => (index === 0 ? { ...one, ...bitmap } : one)),
-          steps: [...steps, remove],
-        };
-      }
-      case "a user cancels":
-        return { list, steps };
+    if (hasFailed) return;
+    for (const { backup, oracles } of runs) {
+      const { job } = backup;
+      const isRunning = oracles.instant !== undefined && !job.isCancelled;
+      this.#simulation.expect(isRunning, "started and taken back", () => `job is ${job.status}`);
     }
   }
 

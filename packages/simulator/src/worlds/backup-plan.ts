@@ -56,7 +56,8 @@ const ON_ERROR = ["report", "ignore", "stop", "enospc", "auto"] as const;
 export function drawStackPlan(decisions: Decisions): StackPlan {
   const clusters = 1 + decisions.weighted("clusters", [3, 3, 2, 1]);
   const size = clusters * CLUSTER - decisions.among("tail", [0, SECTOR, CLUSTER - SECTOR]);
-  const shape = SOURCE_SHAPES[decisions.weighted("source shape", [4, 3, 1, 1])] ?? "plain";
+  const shape =
+    SOURCE_SHAPES[decisions.weighted("source shape", [4, 3, 1, 1], SOURCE_SHAPES)] ?? "plain";
   const isOverlay = shape === "overlay" || shape === "filtered overlay";
   const heldFrom = isOverlay ? decisions.choose("held from", 3) * (CLUSTER + SECTOR) : 0;
   const heldLength = isOverlay ? decisions.choose("held", 3) * (CLUSTER - SECTOR) : 0;

@@ -54,6 +54,8 @@ export interface TargetOptions {
 
 /** Everything that backups need: a graph over simulated storage, jobs, bitmaps; and what has to be left of it. */
 export class BackupStack {
+  /** Reopens that are under way. */
+  reopening = 0;
   readonly graph: Graph;
   readonly jobs: JobManager;
   readonly blockJobs: BlockJobs;

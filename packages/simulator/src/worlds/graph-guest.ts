@@ -84,7 +84,7 @@ export class GraphGuest implements SiteClient {
   #request(): Promise<void> {
     const { simulation, oracle } = this.#site;
     const { decisions } = simulation;
-    const kind = KINDS[decisions.weighted(`${this.name} request`, WEIGHTS)] ?? "write";
+    const kind = KINDS[decisions.weighted(`${this.name} request`, WEIGHTS, KINDS)] ?? "write";
     const cells = oracle.size / oracle.cellSize;
     const cell = kind === "flush" ? 0 : decisions.choose(`${this.name} cell`, cells);
     const bound = Math.min(CELLS_MAX, cells - cell);

@@ -55,7 +55,7 @@ export class Moves {
 
   /** Returns a step, which the rules may forbid; `undefined` when there is nothing that it could be done to. */
   draw(): Move | undefined {
-    switch (KINDS[this.#decisions.weighted("step", WEIGHTS)]) {
+    switch (KINDS[this.#decisions.weighted("step", WEIGHTS, KINDS)]) {
       case "replace":
         return this.#replace();
       case "plug":

@@ -159,7 +159,7 @@ class GraphLife {
   }
 
   #operation(): Promise<void> {
-    switch (OPERATIONS[this.#simulation.decisions.weighted("operation", WEIGHTS)]) {
+    switch (OPERATIONS[this.#simulation.decisions.weighted("operation", WEIGHTS, OPERATIONS)]) {
       case "insert filter":
         return this.#surgeon.insertFilter();
       case "append overlay":

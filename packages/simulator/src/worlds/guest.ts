@@ -68,7 +68,7 @@ export class Guest {
   #request(): Promise<void> {
     const { name, simulation } = this.#options;
     const { decisions } = simulation;
-    const kind = KINDS[decisions.weighted(`${name} request`, WEIGHTS)] ?? "write";
+    const kind = KINDS[decisions.weighted(`${name} request`, WEIGHTS, KINDS)] ?? "write";
     const [offset, length] = kind === "flush" ? [0, 0] : this.#range();
     return simulation.operation(`${name} ${kind} ${offset}+${length}`, () => {
       switch (kind) {

@@ -89,7 +89,7 @@ export class JobUsers {
       const what = decisions.among<What>("what", sensible);
       if ((this.#weights[DO.indexOf(what)] ?? 0) > 0) return what;
     }
-    return DO[decisions.weighted("user", this.#weights)] ?? "pause";
+    return DO[decisions.weighted("user", this.#weights, DO)] ?? "pause";
   }
 
   do(what: What, toy: Toy, job: Job): void {

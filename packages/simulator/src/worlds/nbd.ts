@@ -125,7 +125,7 @@ class NbdLife implements NbdClientWorld {
     for (let turns = decisions.choose("turns until trouble", 60); turns >= 0; turns -= 1) {
       await scheduler.turn("a moment");
     }
-    const kind = TROUBLES[decisions.weighted("trouble", WEIGHTS)] ?? "nothing";
+    const kind = TROUBLES[decisions.weighted("trouble", WEIGHTS, TROUBLES)] ?? "nothing";
     this.simulation.trace.note(`trouble: ${kind}`);
     switch (kind) {
       case "nothing":

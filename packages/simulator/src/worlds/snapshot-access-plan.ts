@@ -26,8 +26,10 @@ export interface SnapshotPlan {
   readonly passesDiscards: boolean;
   /** The snapshot is copied in the background too. */
   readonly isPrefetched: boolean;
-  /** The source is discarded where it was copied: a disk that no guest uses any more. Prefetched, without a backup. */
+  /** The source is discarded where it was copied. Prefetched, without a backup. */
   readonly movesAway: boolean;
+  /** Guests use the disk although it moves away. */
+  readonly guestsStay: boolean;
   /** A backup of the snapshot to a third disk; `discards`: what it has copied is given up. */
   readonly backup: "none" | "keeps" | "discards";
   /** The snapshot ends while everybody is at work. */
@@ -39,9 +41,9 @@ export function drawSnapshotPlan(decisions: Decisions): SnapshotPlan {
   const size = clusters * CLUSTER_MIN - decisions.among("tail", [0, 4096, CLUSTER_MIN - 4096]);
   const minClusterSize = decisions.among("min cluster size", [0, 2 * CLUSTER_MIN, 4096]);
   const hasBitmap = decisions.chance("bitmap", 1, 4);
-  const movesAway = decisions.chance("moves away", 1, 8);
+  const movesAway = decisions.chance("moves away", 1, 4);
   const backups = ["none", "none", "keeps", "discards"] as const;
-  return {
+  const plan: SnapshotPlan = {
     size,
     minClusterSize,
     clusterSize: Math.max(CLUSTER_MIN, minClusterSize),
@@ -55,7 +57,28 @@ export function drawSnapshotPlan(decisions: Decisions): SnapshotPlan {
     passesDiscards: decisions.chance("discards pass", 1, 2),
     isPrefetched: movesAway || decisions.chance("prefetched", 1, 3),
     movesAway,
+    guestsStay: false,
     backup: hasBitmap || movesAway ? "none" : decisions.among("backup", backups),
     endsEarly: decisions.chance("ends early", 1, 2),
+  };
+  if (!movesAway) return plan;
+  const changed = { ...plan, ...drawGuestsOfMove(decisions) };
+  return { ...changed, filled: Math.min(changed.filled, changed.size) };
+}
+
+/** Guests whose writes break the snapshot while the source is discarded: what they write from then on has to stay. */
+function drawGuestsOfMove(decisions: Decisions): Partial<SnapshotPlan> {
+  if (!decisions.chance("guests stay", 5, 6)) return {};
+  return {
+    guestsStay: true,
+    // Several clusters, so that some are copied while others are discarded.
+    size: CLUSTER_MIN * (3 + decisions.choose("more clusters of a move", 2)),
+    minClusterSize: 0,
+    clusterSize: CLUSTER_MIN,
+    onError: decisions.chance("guests bear a move", 1, 5) ? "break-guest-write" : "break-snapshot",
+    timeout: decisions.among("cbw-timeout of a move", [1, 0]),
+    isTargetGone: false,
+    // So that every discard that reaches the source is that of the move.
+    passesDiscards: false,
   };
 }

@@ -25,6 +25,7 @@ import { drawBehaviour } from "./drawn-behaviour.ts";
 import { Guest } from "./guest.ts";
 import { describeGraph } from "./request-layer.ts";
 import { drawSnapshotPlan, type SnapshotPlan } from "./snapshot-access-plan.ts";
+import { GONE, SLOW_DISCARDS, SnapshotMove } from "./snapshot-move.ts";
 import { SnapshotOracle } from "./snapshot-oracle.ts";
 import { SnapshotReader } from "./snapshot-readers.ts";
 
@@ -32,8 +33,6 @@ const CELL = 512;
 const SECTOR = 4096;
 /** Bytes of a bit of the user's bitmap. */
 const GRANULARITY = 4096;
-/** Whatever is asked of a disk fails. */
-const GONE: DiskBehaviour = { atOnce: 0, later: 0, early: 0, slow: 0, faults: 1 };
 /** Reads of the snapshot are still under way when it breaks. */
 const SLOW: DiskBehaviour = { atOnce: 0, later: 80, early: 0, slow: 40, faults: 0 };
 
@@ -57,6 +56,7 @@ export const snapshotAccessWorld: World = {
     "a backup of the snapshot failed",
     "the snapshot ended while readers waited",
     "a source was discarded where it was copied",
+    "a snapshot was broken while its source was discarded",
   ],
   run: (simulation) => new SnapshotLife(simulation).live(),
 };
@@ -72,7 +72,10 @@ class SnapshotLife {
   readonly #bitmaps: BitmapManager;
   readonly #backups: Backups;
   readonly #readers: SnapshotReader[] = [];
+  readonly #guests: Promise<void>[] = [];
   #backend: WritableBackend | undefined;
+  /** Set from the instant on, if the source is discarded where it was copied. */
+  #move: SnapshotMove | undefined;
 
   constructor(simulation: Simulation) {
     const { decisions, env, scheduler } = simulation;
@@ -113,21 +116,21 @@ class SnapshotLife {
     await this.#open();
     await this.#guest("early guest").work(decisions.choose("requests before", 5));
     const { source, target, final } = this.#disks;
-    const { isTargetGone } = this.#plan;
+    const { isTargetGone, movesAway, guestsStay } = this.#plan;
     source.behaviour = isTargetGone ? SLOW : drawBehaviour(decisions, "source");
+    if (guestsStay) {
+      const { behaviour } = source;
+      source.behaviour = decisions.among("move", [SLOW_DISCARDS, SLOW, behaviour]);
+    }
     target.behaviour = isTargetGone ? GONE : drawBehaviour(decisions, "target");
     final.behaviour = drawBehaviour(decisions, "final");
     // Requests that are under way at the instant are before or after it, as a whole.
-    const guestCount = this.#plan.movesAway ? 0 : 1 + decisions.choose("more guests", 3);
-    const guests: Promise<void>[] = [];
-    const sendGuest = (): void => {
-      const guest = this.#guest(`guest ${guests.length + 1}`);
-      guests.push(guest.work(decisions.choose("requests", 10)));
-    };
-    if (guestCount > 0) sendGuest();
+    const guestCount = movesAway && !guestsStay ? 0 : 1 + decisions.choose("more guests", 3);
+    const guests = this.#guests;
+    if (guestCount > 0) this.#sendGuest();
     const filter = await this.#simulation.operation("insert", () => this.#insert());
     const driver = asCopyBeforeWrite(filter);
-    while (guests.length < guestCount) sendGuest();
+    while (guests.length < guestCount) this.#sendGuest();
     const access = await this.#openAccess();
     const reading = this.#read(access);
     const prefetch = this.#plan.isPrefetched ? this.#prefetch(driver) : undefined;
@@ -140,6 +143,7 @@ class SnapshotLife {
     await ended;
     prefetch?.cancel();
     await prefetch?.done;
+    this.#move?.calm();
     this.#simulation.calm();
     await this.#simulation.operation("end of the snapshot", () => this.#end(access, filter));
     if (driver.writeDelay.snapshot().maxMs > 0) {
@@ -179,15 +183,21 @@ class SnapshotLife {
     return backend;
   }
 
-  #guest(name: string): Guest {
+  /** @param reach - cells of its longest request, anywhere on the disk. Default: both drawn */
+  #sendGuest(reach?: number): void {
+    const guest = this.#guest(`guest ${this.#guests.length + 1}`, reach);
+    this.#guests.push(guest.work(this.#simulation.decisions.choose("requests", 10)));
+  }
+
+  #guest(name: string, reach?: number): Guest {
     const { decisions } = this.#simulation;
     return new Guest({
       name,
       simulation: this.#simulation,
       oracle: this.#writes,
       disk: this.#disk,
-      cellsMax: decisions.among(`${name} longest request`, [8, 1, 200]),
-      hotCells: decisions.among(`${name} hot cells`, [4, 130, 300]),
+      cellsMax: reach ?? decisions.among(`${name} longest request`, [8, 1, 200]),
+      hotCells: reach ?? decisions.among(`${name} hot cells`, [4, 130, 300]),
       mayFail: ({ code }) => this.#mayGuestFail(code),
     });
   }
@@ -202,7 +212,8 @@ class SnapshotLife {
 
   /** Puts the filter between the guests and the disk, in one turn with the instant. */
   async #insert(): Promise<BlockNode> {
-    const { onError, timeout, minClusterSize, hasBitmap, passesDiscards, movesAway } = this.#plan;
+    const { onError, timeout, minClusterSize, hasBitmap, passesDiscards } = this.#plan;
+    const { movesAway, guestsStay, size } = this.#plan;
     const graph = this.#graph;
     const filter = await graph.open({
       driver: "copy-before-write",
@@ -217,13 +228,22 @@ class SnapshotLife {
       ...(hasBitmap ? { bitmap: { node: "source", name: "bm" } } : {}),
     });
     const driver = asCopyBeforeWrite(filter);
-    driver.onSnapshotBroken = () => this.#oracle.broken();
+    driver.onSnapshotBroken = () => {
+      this.#oracle.broken();
+      if (!guestsStay) return;
+      this.#move?.broken();
+      for (let count = 0; count < 3; count += 1) this.#sendGuest(size / CELL);
+    };
     const begin = (): void => {
       const marked = hasBitmap ? this.#bitmaps.lookup("source", "bm").map.clone() : undefined;
       driver.begin({ initial: marked });
       this.#oracle.begin(marked);
+      if (movesAway) this.#move = new SnapshotMove(this.#simulation, this.#disks, this.#writes);
+      if (this.#move !== undefined && guestsStay) {
+        this.#move.onTargetLost = () => this.#sendGuest(size / CELL);
+      }
       this.#disks.source.onSubmit = (operation, offset, length) => {
-        if (movesAway) this.#simulation.sometimes("a source was discarded where it was copied");
+        this.#move?.onSubmit(operation, offset, length);
         this.#oracle.beforeOverwrite(operation, offset, length);
       };
     };
@@ -269,8 +289,10 @@ class SnapshotLife {
     const { decisions } = this.#simulation;
     const { clusterSize } = engine;
     return engine.start(0, Math.ceil(engine.size / clusterSize) * clusterSize, {
-      maxWorkers: 1 + decisions.choose("prefetch workers", 3),
-      maxChunk: clusterSize * decisions.choose("prefetch chunk", 3),
+      maxWorkers: (this.#plan.guestsStay ? 2 : 1) + decisions.choose("prefetch workers", 3),
+      maxChunk:
+        clusterSize *
+        decisions.among("prefetch chunk", this.#plan.guestsStay ? [1, 1, 2] : [0, 1, 2]),
     });
   }
 
@@ -368,9 +390,7 @@ class SnapshotLife {
     await this.#disk.read(0, buffer);
     const problem = this.#writes.check(operation, buffer);
     this.#writes.end(operation, true);
-    if (problem !== undefined && !this.#plan.movesAway) {
-      this.#simulation.fail("wrong data at the end", problem);
-    }
+    if (problem !== undefined) this.#simulation.fail("wrong data at the end", problem);
     checkGraph(this.#graph);
     const left = [
       ...this.#graph

@@ -43,18 +43,20 @@ function drawToyPlan(decisions: Decisions, mayFail: boolean): ToyPlan {
   const fail = mayFail ? 1 : 0;
   const steps: ToyPlan["steps"][number][] = [];
   for (let count = decisions.choose("steps", 7); count > 0; count -= 1) {
-    steps.push(STEPS[decisions.weighted("step", [6, 3, 3, 3, 2 * fail, 2, 2, fail, 1])] ?? "work");
+    steps.push(
+      STEPS[decisions.weighted("step", [6, 3, 3, 3, 2 * fail, 2, 2, fail, 1], STEPS)] ?? "work",
+    );
   }
   const hasReady = decisions.chance("ready", 1, 3);
   const end = (tag: string): (typeof ENDS)[number] =>
-    ENDS[decisions.weighted(tag, [5, 3, 1, fail])] ?? "fine";
+    ENDS[decisions.weighted(tag, [5, 3, 1, fail], ENDS)] ?? "fine";
   return {
     steps,
     hasReady,
     isPatient: decisions.choose("patient", 2) === 0,
     canComplete: hasReady && !decisions.chance("can not complete", 1, 6),
     completeFails: decisions.chance("complete fails", 1, 6),
-    cancel: CANCELS[decisions.weighted("cancel", [2, 3, 1])] ?? "by force",
+    cancel: CANCELS[decisions.weighted("cancel", [2, 3, 1], CANCELS)] ?? "by force",
     pause:
       (["at once", "slow", "fails"] as const)[decisions.weighted("pause", [6, 3, fail])] ?? "slow",
     prepare: end("prepare"),
