@@ -51,6 +51,8 @@ export class Interruption implements Disposable {
 
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
+    // Who was asked to end is about to: a signal until then ends him with the same code.
+    if (this.signal.aborted) return;
     for (const [name, listener] of this.#listeners) process.off(name, listener);
   }
 
