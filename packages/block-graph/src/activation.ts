@@ -27,8 +27,9 @@ export function inactivateNodes(core: GraphCore): Promise<void> {
     try {
       for (const node of nodes) {
         if (!isOpen(node)) continue;
-        await node.io.flush();
         done.push(node);
+        await tellInactivating(core, node);
+        await node.io.flush();
         await node.driver.inactivate?.();
       }
       await switchOver(core, {
@@ -55,13 +56,17 @@ export function activateNodes(core: GraphCore): Promise<void> {
   return alone(core, async () => {
     const nodes = parentsFirst(core.nodes.values()).filter(({ active }) => !active);
     await switchOver(core, flip(nodes, true));
+    const done: BlockNode[] = [];
     try {
       for (const node of nodes.toReversed()) {
         if (!isOpen(node)) continue;
         await node.driver.activate?.();
+        done.push(node);
         node.refresh();
+        for (const extension of core.extensions) await extension.nodeActivated?.(node, true);
       }
     } catch (error) {
+      await giveUpAll(core, done);
       await switchOver(core, { ...flip(nodes, false), isLoosening: true });
       throw error;
     }
@@ -98,11 +103,36 @@ function askParents(nodes: readonly BlockNode[], asked: Set<Edge>): void {
   }
 }
 
+async function tellInactivating(core: GraphCore, node: BlockNode): Promise<void> {
+  for (const extension of core.extensions) {
+    try {
+      await extension.nodeInactivating?.(node);
+    } catch (error) {
+      core.log(`${extension.name} of node '${node.name}' at its inactivation: ${String(error)}`);
+    }
+  }
+}
+
+/** So that all of them look at their images anew the next time. What fails here is logged. */
+async function giveUpAll(core: GraphCore, nodes: readonly BlockNode[]): Promise<void> {
+  for (const node of nodes.toReversed()) {
+    if (!isOpen(node)) continue;
+    await tellInactivating(core, node);
+    try {
+      await node.driver.inactivate?.();
+    } catch (error) {
+      core.log(`node '${node.name}' could not be given up again: ${String(error)}`);
+    }
+  }
+}
+
 /** What fails here is logged: why the nodes are not handed over is what counts. */
 async function takeBackAll(core: GraphCore, nodes: readonly BlockNode[]): Promise<void> {
   for (const node of nodes.toReversed()) {
     try {
-      if (isOpen(node)) await node.driver.activate?.();
+      if (!isOpen(node)) continue;
+      await node.driver.activate?.();
+      for (const extension of core.extensions) await extension.nodeActivated?.(node, false);
     } catch (error) {
       core.log(`node '${node.name}' could not be activated again: ${String(error)}`);
     }

@@ -51,6 +51,17 @@ export interface GraphExtension {
    * @returns what takes it back if the reopen fails after all
    */
   nodeReopening?(node: BlockNode, readOnly: boolean): Promise<(() => void) | undefined> | undefined;
+  /**
+   * The node is drained and about to be written back and given up to another process. A failure is logged and holds
+   * nothing up.
+   */
+  nodeInactivating?(node: BlockNode): Promise<void> | void;
+  /**
+   * The node is there again, its driver knows what the image holds. Failing fails the activation.
+   *
+   * @param wasAway - whether somebody else may have had it; not when giving it up was taken back
+   */
+  nodeActivated?(node: BlockNode, wasAway: boolean): Promise<void> | void;
   /** The reopen was done. */
   nodeReopened?(node: BlockNode, readOnly: boolean): Promise<void> | void;
 }

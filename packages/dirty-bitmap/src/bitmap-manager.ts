@@ -260,6 +260,8 @@ export class BitmapManager implements Disposable {
       name: "dirty-bitmap",
       nodeOpened: (node) => this.#load(node),
       nodeClosing: (node) => this.#close(node),
+      nodeInactivating: (node) => this.#inactivate(node),
+      nodeActivated: (node, wasAway) => this.#activate(node, wasAway),
       nodeReopening: (node, readOnly) => {
         const home = this.#homes.get(node);
         if (home === undefined) return undefined;
@@ -272,11 +274,27 @@ export class BitmapManager implements Disposable {
     const storage = node.driver.persistentBitmaps;
     if (storage === undefined) return;
     try {
-      await loadBitmaps(this.#home(node), storage);
+      await loadBitmaps(this.#home(node), storage, true);
     } catch (error) {
       this.#homes.delete(node);
       throw error;
     }
+  }
+
+  /** What is stored is in memory no more: somebody else may change it. */
+  async #inactivate(node: BlockNode): Promise<void> {
+    const home = this.#homes.get(node);
+    if (home === undefined) return;
+    try {
+      await storeBitmaps(home);
+    } finally {
+      home.releaseStored();
+    }
+  }
+
+  async #activate(node: BlockNode, wasAway: boolean): Promise<void> {
+    const storage = node.driver.persistentBitmaps;
+    if (storage !== undefined) await loadBitmaps(this.#home(node), storage, wasAway);
   }
 
   async #close(node: BlockNode): Promise<void> {

@@ -3,29 +3,56 @@ import type { BitmapContent, PersistentBitmaps, StoredBitmap } from "@blocklayer
 import { BlockError } from "@blocklayer/errors";
 import { HBitmap } from "@blocklayer/hbitmap";
 import { alignDown, alignUp } from "@blocklayer/offsets";
+import { bitmapExists } from "./bitmap-rules.ts";
 import { DirtyBitmap } from "./dirty-bitmap.ts";
 import type { NodeBitmaps } from "./node-bitmaps.ts";
 
 /**
  * Makes bitmaps of what the image of a node holds. Those that were in use come back inconsistent, without content.
  *
- * @throws BlockError the image's error; `EIO` a copy does not fit the node. No bitmap is left then
+ * @param wasAway - somebody else may have written to the disk: bitmaps that stayed in memory, because they were being
+ *   used, lack that and become inconsistent
+ * @throws BlockError the image's error; `EIO` a copy does not fit the node; `EEXIST` a bitmap that is not the image's has
+ *   the name of one that is. None of them is loaded then
  * @see spec/dirty-bitmap.md section 8.2
  */
-export async function loadBitmaps(home: NodeBitmaps, storage: PersistentBitmaps): Promise<void> {
-  const intact: string[] = [];
+export async function loadBitmaps(
+  home: NodeBitmaps,
+  storage: PersistentBitmaps,
+  wasAway: boolean,
+): Promise<void> {
+  const list = await storage.list();
+  const loaded: DirtyBitmap[] = [];
   try {
-    for (const stored of await storage.list()) {
-      if (stored.inUse && home.find(stored.name) !== undefined) continue;
+    for (const stored of list) {
+      if (isPresent(home, stored)) continue;
       const bitmap = await loadOne(home, storage, stored);
+      loaded.push(bitmap);
       home.add(bitmap);
-      if (!bitmap.inconsistent) intact.push(stored.name);
     }
   } catch (error) {
-    home.releaseAll();
+    for (const bitmap of loaded) home.release(bitmap);
     throw error;
   }
-  home.setIntact(intact);
+  if (wasAway) for (const bitmap of home.list) setOutdated(bitmap, loaded);
+  const intact = list.filter(
+    ({ name, inUse }) => !(inUse || home.find(name)?.inconsistent === true),
+  );
+  home.setIntact(intact.map(({ name }) => name));
+}
+
+/** @throws BlockError `EEXIST` */
+function isPresent(home: NodeBitmaps, { name, inUse }: StoredBitmap): boolean {
+  const present = home.find(name);
+  if (present === undefined) return false;
+  if (present.persistent || inUse) return true;
+  throw bitmapExists(home.node, name);
+}
+
+function setOutdated(bitmap: DirtyBitmap, loaded: readonly DirtyBitmap[]): void {
+  if (!bitmap.isStored || loaded.includes(bitmap)) return;
+  bitmap.setInconsistent();
+  bitmap.successor?.setInconsistent();
 }
 
 async function loadOne(

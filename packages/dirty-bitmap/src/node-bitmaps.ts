@@ -78,6 +78,12 @@ export class NodeBitmaps implements WriteObserver {
     this.#intact.clear();
   }
 
+  /** The node is given up: what its image holds leaves memory. Bitmaps that somebody uses stay as long as they do. */
+  releaseStored(): void {
+    this.#drop(this.#bitmaps.filter(({ isStored, busy }) => isStored && !busy));
+    this.setIntact([]);
+  }
+
   /**
    * Keeps a map that is about to be replaced up to date, so that putting it back loses no write.
    *

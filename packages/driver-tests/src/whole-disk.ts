@@ -103,12 +103,13 @@ async function checkRun(
     expectBytes(part, new Uint8Array(part.length), `${what}: zero`, offset);
     return;
   }
-  if (run.child !== undefined && run.offset !== undefined) {
+  const isDecided = (run.flags & (StatusFlag.data | StatusFlag.raw)) !== 0;
+  // A place that is kept for a range that is not decided here holds anything.
+  if (isDecided && run.child !== undefined && run.offset !== undefined) {
     const stored = new Uint8Array(part.length);
     await run.child.pread(run.offset, stored);
     expectBytes(part, stored, `${what}: the location ${run.offset} of ${run.child.name}`, offset);
   }
-  const isDecided = (run.flags & (StatusFlag.data | StatusFlag.raw)) !== 0;
   const shown = isDecided ? undefined : await below(offset, part.length);
   if (shown !== undefined) expectBytes(part, shown, `${what}: what is below`, offset);
 }

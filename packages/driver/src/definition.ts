@@ -22,6 +22,8 @@ export interface CreateContext {
   readonly env: Env;
   /** The file to write the format into, for formats; opened writable and resizable. */
   readonly file?: BlockChild;
+  /** A second file for the data alone, for formats that keep it apart; opened like `file`. */
+  readonly dataFile?: BlockChild;
   readonly progress?: AmendProgress;
   readonly signal?: AbortSignal;
 }
