@@ -62,6 +62,8 @@ export { hbitmapWorld } from "./worlds/hbitmap.ts";
 export { jobsWorld } from "./worlds/jobs.ts";
 export { nbdWorld } from "./worlds/nbd.ts";
 export { nbdRepliesWorld } from "./worlds/nbd-replies.ts";
+export { qcow2World } from "./worlds/qcow2.ts";
+export { qcow2CrashWorld } from "./worlds/qcow2-crash.ts";
 export { rangeLockWorld } from "./worlds/range-lock.ts";
 export { requestLayerWorld } from "./worlds/request-layer.ts";
 export { snapshotAccessWorld } from "./worlds/snapshot-access.ts";

@@ -17,7 +17,14 @@ export interface OracleOperation {
   readonly isStable: boolean;
 }
 
+/** What a disk held at some instant, cell by cell: what each cell may have held. */
+export interface OracleImage {
+  readonly cells: readonly (readonly OracleOperation[])[];
+}
+
 type Entry = { -readonly [Member in keyof OracleOperation]: OracleOperation[Member] } & {
+  /** The disk goes back to an earlier content: the values that each cell may have then. */
+  restored?: OracleImage;
   /** Copies of the request that may still have their effect. */
   lingering?: number;
   /** Part of it may have been acknowledged before a crash, and lost. */
@@ -127,6 +134,31 @@ export class RegisterOracle {
   }
 
   /**
+   * Somebody is about to keep what the disk holds at one instant. Call what this returns when that instant is over, be
+   * it by a crash.
+   */
+  beginCapture(): () => OracleImage {
+    const capture = entryOf(0, "read", 0, 0, this.#now());
+    return () => ({
+      cells: this.#cells.map((entries) =>
+        entries.filter((entry) => !isRuledOut(entry, entries, capture, false)),
+      ),
+    });
+  }
+
+  /** The whole disk goes back to what it held at an instant; cells from `size` bytes on become zeroes. */
+  beginRestore(image: OracleImage, size: number): OracleOperation {
+    this.#idCount += 1;
+    const entry = entryOf(this.#idCount, "write", 0, size, this.#now());
+    const beyond = [entryOf(this.#idCount, "zeroes", size, 0, 0)];
+    const cells = image.cells.map((kept, cell) => (cell * this.cellSize < size ? kept : beyond));
+    entry.restored = { cells };
+    this.#running.add(entry);
+    for (const entries of this.#cells) entries.push(entry);
+    return entry;
+  }
+
+  /**
    * Returns what is wrong with what a read returned, `undefined` when nothing is. The read has not ended yet.
    *
    * One that has survived a crash may have been answered before: it is not judged.
@@ -154,7 +186,7 @@ export class RegisterOracle {
     for (const [cell, entries] of this.#cells.entries()) {
       const value = readStamp(this.#words(content, cell * this.cellSize));
       const kept = entries.filter((entry) => isValueOf(value, entry, this.#disk, cell));
-      const last = kept.at(-1);
+      const last = sourceOf(value, kept.at(-1), this.#disk, cell);
       const kind = value.kind === "zero" ? "zeroes" : last?.kind;
       const found =
         last === undefined || kind === undefined
@@ -212,7 +244,22 @@ function entryOf(
   return { id, kind, offset, length, startedAt, endedAt, succeeded: false, isStable: false };
 }
 
+/** Returns the operation that wrote a value: if the disk went back to it, the one before that. */
+function sourceOf(
+  value: CellContent,
+  entry: Entry | undefined,
+  disk: number,
+  cell: number,
+): Entry | undefined {
+  if (entry?.restored === undefined) return entry;
+  const kept = entry.restored.cells[cell]?.findLast((one) => isValueOf(value, one, disk, cell));
+  return sourceOf(value, kept, disk, cell);
+}
+
 function isValueOf(value: CellContent, entry: Entry, disk: number, cell: number): boolean {
+  if (entry.restored !== undefined) {
+    return (entry.restored.cells[cell] ?? []).some((one) => isValueOf(value, one, disk, cell));
+  }
   switch (value.kind) {
     case "zero":
       return entry.kind === "zeroes" || entry.kind === "discard";

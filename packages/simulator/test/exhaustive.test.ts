@@ -200,6 +200,7 @@ it.each([
     space: "copy-before-write: pairs, the rest after them",
   },
   { id: "rmw-not-serialised", space: "request layer: pairs" },
+  { id: "late-writes-forgotten", space: "qcow2: a cluster is used again beside a late write" },
 ])(
   "the planted bug $id is found in '$space'",
   async ({ id, space }) => {

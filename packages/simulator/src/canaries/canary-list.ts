@@ -7,6 +7,7 @@ import { graphCanaries } from "./graph-canaries.ts";
 import { hbitmapCanaries } from "./hbitmap-canaries.ts";
 import { jobsCanaries } from "./jobs-canaries.ts";
 import { nbdCanaries } from "./nbd-canaries.ts";
+import { qcow2Canaries } from "./qcow2-canaries.ts";
 import { rangeLockCanaries } from "./range-lock-canaries.ts";
 import { requestLayerCanaries } from "./request-layer-canaries.ts";
 import { snapshotAccessCanaries } from "./snapshot-access-canaries.ts";
@@ -23,5 +24,6 @@ export const canaries: readonly Canary[] = [
   ...backupGroupCanaries,
   ...blockCopyCanaries,
   ...snapshotAccessCanaries,
+  ...qcow2Canaries,
   ...nbdCanaries,
 ];

@@ -1,5 +1,12 @@
 import type { World } from "../simulation.ts";
 import { jobVerbs } from "./job-verbs.ts";
+import {
+  clusterPairs,
+  clusterTriples,
+  LATE_WRITES,
+  qcow2Orders,
+  REUSED_CLUSTERS,
+} from "./qcow2-orders.ts";
 import { requestOrders } from "./request-orders.ts";
 import type { RequestKind } from "./requests.ts";
 import { type SavedRequestKind, savedBeforeOverwrite } from "./saved-before-overwrite.ts";
@@ -19,6 +26,8 @@ export const smallSpaces: readonly World[] = [
     sequences: tuples(SAVED, 2),
     background: ["after"],
   }),
+  qcow2Orders({ name: "qcow2: pairs", sequences: clusterPairs(REQUESTS) }),
+  qcow2Orders({ name: "qcow2: write, discard, and a third", sequences: LATE_WRITES }),
   jobVerbs({ name: "one job: 4 verbs", jobs: 1, length: 4, isRushed: false }),
   jobVerbs({ name: "two jobs: 2 verbs", jobs: 2, length: 2, isRushed: false }),
   jobVerbs({ name: "one job: 3 verbs at any moment", jobs: 1, length: 3, isRushed: true }),
@@ -47,6 +56,22 @@ export const spaces: readonly World[] = [
     name: "request layer: write, discard, write on 3 blocks",
     sequences: WRITE_DISCARD_WRITE,
     blocks: 3,
+  }),
+  qcow2Orders({
+    name: "qcow2: pairs at any moment",
+    sequences: clusterPairs(REQUESTS),
+    atAnyMoment: true,
+    readsAtOnce: false,
+  }),
+  qcow2Orders({
+    name: "qcow2: triples at any moment",
+    sequences: clusterTriples(),
+    atAnyMoment: true,
+  }),
+  qcow2Orders({
+    name: "qcow2: a cluster is used again beside a late write",
+    sequences: REUSED_CLUSTERS,
+    atAnyMoment: true,
   }),
   savedBeforeOverwrite({
     name: "copy-before-write: pairs, the rest together",

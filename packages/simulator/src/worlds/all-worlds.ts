@@ -8,6 +8,8 @@ import { hbitmapWorld } from "./hbitmap.ts";
 import { jobsWorld } from "./jobs.ts";
 import { nbdWorld } from "./nbd.ts";
 import { nbdRepliesWorld } from "./nbd-replies.ts";
+import { qcow2World } from "./qcow2.ts";
+import { qcow2CrashWorld } from "./qcow2-crash.ts";
 import { rangeLockWorld } from "./range-lock.ts";
 import { requestLayerWorld } from "./request-layer.ts";
 import { snapshotAccessWorld } from "./snapshot-access.ts";
@@ -26,6 +28,8 @@ export const worlds: readonly World[] = [
   backupGroupWorld,
   bitmapsWorld,
   storedBitmapsWorld,
+  qcow2World,
+  qcow2CrashWorld,
   nbdRepliesWorld,
   nbdWorld,
 ];
