@@ -10,10 +10,12 @@ export const qcow2Canaries: readonly Canary[] = [
     file: "qcow2/src/image/writeback.ts",
     find:
       "      if (!isLazy()) await allocator.refcounts.write();\n" +
-      "      if (hasReferences || isDurable) await file.flush();\n" +
+      "      if (hasReferences || isDurable) {\n" +
+      "        await flushData();\n        await file.flush();\n      }\n" +
       "      await this.#writeReferences(references);\n",
     replace:
-      "      if (hasReferences || isDurable) await file.flush();\n" +
+      "      if (hasReferences || isDurable) {\n" +
+      "        await flushData();\n        await file.flush();\n      }\n" +
       "      await this.#writeReferences(references);\n" +
       "      if (!isLazy()) await allocator.refcounts.write();\n",
     seedsMax: 400,
@@ -75,8 +77,8 @@ export const qcow2Canaries: readonly Canary[] = [
     bug: "No flush comes between data and counts on one side and references on the other.",
     world: "qcow2-crash",
     file: "qcow2/src/image/writeback.ts",
-    find: "if (hasReferences || isDurable) await file.flush();",
-    replace: "if (!hasReferences && isDurable) await file.flush();",
+    find: "if (hasReferences || isDurable) {",
+    replace: "if (!hasReferences && isDurable) {",
     seedsMax: 1000,
   },
   {
