@@ -147,6 +147,25 @@ describe("writes", () => {
   });
 
   it.each([
+    { title: "their seam", offset: 0, maxTransfer: 0, seam: 100 * KiB + 100 },
+    { title: "their seam, from an odd place", offset: 300, maxTransfer: 0, seam: 100 * KiB + 100 },
+    { title: "the longest transfer", offset: 300, maxTransfer: 5000, seam: 1 },
+  ])("are never cut within a sector, at $title", async ({ offset, maxTransfer, seam }) => {
+    const { driver, disk, log } = loggedDisk({ size: 512 * KiB, limits: { maxTransfer } });
+    const whole = bytes(200 * KiB);
+    const edge = rootEdge(rigNode({ driver: () => driver }));
+    await edge.pwritev(offset, [whole.subarray(0, seam), whole.subarray(seam)]);
+    const ends = log.map((line) => {
+      const [start = 0, length = 0] = line.slice("pwrite ".length).split("+").map(Number);
+      return start + length;
+    });
+    expect(ends.length).toBeGreaterThan(1);
+    expect(ends.at(-1)).toBe(offset + whole.length);
+    expect(ends.slice(0, -1).filter((end) => end % 512 !== 0)).toEqual([]);
+    expect(disk.bytes.subarray(offset, offset + whole.length)).toEqual(whole);
+  });
+
+  it.each([
     ["gathered when the driver takes one buffer", false, ["pwrite 512+1024"]],
     ["passed on when the driver takes several", true, ["pwritev 512+300+724"]],
   ] as const)("of several buffers are %s", async (_title, vectored, expected) => {

@@ -115,7 +115,7 @@ async function writePieces(
   }
   let position = 0;
   while (position < payload.length) {
-    const length = payload.pieceLength(position, lengthMax, limits.requestAlignment);
+    const length = payload.pieceLength(position, offset, lengthMax, limits.requestAlignment);
     await driver.pwrite(offset + position, payload.piece(position, length), options);
     position += length;
   }

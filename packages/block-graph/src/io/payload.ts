@@ -4,6 +4,9 @@ import { alignDown } from "@blocklayer/offsets";
 /** Longest piece that is copied together instead of being written in several, and longest padded read in one. */
 export const GATHER_LENGTH: number = 64 * 1024;
 
+/** Bytes that are never cut in two: what clients take to be written as one, whatever a driver accepts. */
+const SECTOR = 512;
+
 /** Largest bounce buffer. */
 export const BOUNCE_LENGTH: number = 16 * 1024 * 1024;
 
@@ -32,17 +35,24 @@ export class Payload {
 
   /**
    * Returns how long the next piece should be: as long as the limit allows where the bytes lie together, else short
-   * enough that little is copied.
+   * enough that little is copied. No piece but the last one ends within a sector of the disk.
    *
    * @param position - bytes from the start of the payload
+   * @param start - bytes: where the payload begins on the disk
    * @param lengthMax - bytes, a multiple of `alignment`
    */
-  pieceLength(position: number, lengthMax: number, alignment: number): number {
-    const rest = Math.min(this.length - position, lengthMax);
+  pieceLength(position: number, start: number, lengthMax: number, alignment: number): number {
+    const rest = this.length - position;
+    const at = start + position;
+    // A driver that takes less than two sectors at a time leaves no choice.
+    const unit = lengthMax >= 2 * SECTOR ? Math.max(alignment, SECTOR) : alignment;
+    const cut = (length: number): number =>
+      length >= rest ? rest : alignDown(at + length, unit) - at;
+    const longest = Math.min(rest, lengthMax);
     const together = this.#contiguous(position);
-    if (together >= rest) return rest;
-    const direct = alignDown(together, alignment);
-    return direct >= GATHER_LENGTH ? direct : Math.min(rest, Math.max(GATHER_LENGTH, alignment));
+    const direct = cut(Math.min(together, longest));
+    if (together >= longest || direct >= GATHER_LENGTH) return direct;
+    return cut(Math.min(longest, Math.max(GATHER_LENGTH, alignment)));
   }
 
   /** Returns `length` bytes from `position`: a view if they lie in one buffer, else a copy. */
