@@ -54,5 +54,5 @@ async function free(image: Qcow2Image, { offset, length }: HostExtent): Promise<
     if (isCounted && file.metadata.find(at, clusterSize) === undefined) continue;
     throw new BlockError("EIO", "they are not counted, or hold other metadata", { offset: at });
   }
-  if (end > offset) frees.becameDurable([{ offset, length: end - offset, discard: "other" }]);
+  if (end > offset) frees.addDurable([{ offset, length: end - offset, discard: "other" }]);
 }

@@ -99,7 +99,7 @@ export class Allocator {
 
   /** Gives back what was allocated and never referred to. */
   abandon(offset: number, length: number): void {
-    this.#frees.becameDurable([{ offset, length, discard: "never" }]);
+    this.#frees.addDurable([{ offset, length, discard: "never" }]);
   }
 
   /**
@@ -112,7 +112,7 @@ export class Allocator {
         try {
           await this.#release(free);
         } catch (error) {
-          this.#frees.putBack(frees.slice(index));
+          this.#frees.addDurable(frees.slice(index));
           throw error;
         }
       }

@@ -57,7 +57,7 @@ export class PendingFrees {
     this.#waiting = [...frees, ...this.#waiting];
   }
 
-  /** It is durable that nothing refers to these. */
+  /** It is durable now that nothing refers to these, which were taken by {@link takeWaiting}. */
   becameDurable(frees: readonly PendingFree[]): void {
     this.#durable.push(...frees);
   }
@@ -71,8 +71,8 @@ export class PendingFrees {
     return free;
   }
 
-  /** Frees that failed wait for another time. */
-  putBack(frees: readonly PendingFree[]): void {
+  /** Nothing durable refers to these: they were never linked, their table has been switched, or their freeing failed. */
+  addDurable(frees: readonly PendingFree[]): void {
     this.#durable.push(...frees);
     for (const { length } of frees) this.#bytes += length;
   }

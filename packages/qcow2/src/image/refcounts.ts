@@ -172,7 +172,7 @@ export class Refcounts {
       // One that counted itself has gone with its count.
       const isElsewhere = this.#blockIndex(offset / clusterSize) !== index;
       if (isElsewhere) {
-        this.#frees.becameDurable([{ offset, length: clusterSize, discard: "other" }]);
+        this.#frees.addDurable([{ offset, length: clusterSize, discard: "other" }]);
       }
     }
   }
@@ -309,7 +309,7 @@ export class Refcounts {
       this.#file.metadata.addCluster("refcount-block", start + number * clusterSize);
     }
     this.table.replace(tableOffset, table);
-    this.#frees.becameDurable([{ ...old, discard: "other" }]);
+    this.#frees.addDurable([{ ...old, discard: "other" }]);
   }
 
   #blockOfOnes(count: number): Uint8Array {

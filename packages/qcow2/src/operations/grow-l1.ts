@@ -40,5 +40,5 @@ export async function growL1(image: Qcow2Image, entries: number): Promise<void> 
   // If this fails nobody knows which table counts: then nothing is written any more, and the new one is leaked.
   await header.setL1(home, entries);
   l1.replace(home, table);
-  if (old.length > 0) frees.becameDurable([{ ...old, discard: "other" }]);
+  if (old.length > 0) frees.addDurable([{ ...old, discard: "other" }]);
 }

@@ -206,7 +206,7 @@ export class Snapshots implements SnapshotStore {
     registerMetadata(this.#image, records);
     file.metadata.setExtents("snapshot-table", [{ offset: home, length: bytes.length }]);
     const length = geometry.clustersOf(oldLength) * geometry.clusterSize;
-    if (length > 0) frees.becameDurable([{ offset: old, length, discard: "snapshot" }]);
+    if (length > 0) frees.addDurable([{ offset: old, length, discard: "snapshot" }]);
     await writeback.finish();
   }
 }
